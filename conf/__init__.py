@@ -1,0 +1,1 @@
+"""Hydra configuration tree of paretolm, installed as the package `supernet.conf`."""

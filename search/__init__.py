@@ -1,0 +1,1 @@
+"""Choosing: multi-objective search over sub-networks."""

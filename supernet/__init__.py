@@ -1,0 +1,1 @@
+"""The network: search space, cost, weight-entangled supernet, training and extraction."""

@@ -1,0 +1,1 @@
+"""Commands of the network: train, evaluate, export."""

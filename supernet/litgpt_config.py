@@ -1,0 +1,88 @@
+"""litgpt's own Config class without importing torch.
+
+`import litgpt` imports torch and lightning (seconds). Its config.py needs neither, so that one file is loaded by
+itself; the search space, the cost formulas and the surrogates stay light.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+_ALIAS = "_paretolm_litgpt_config"
+
+
+class ModelConfig(Protocol):
+    """The fields of litgpt.Config that the torch-free modules read."""
+
+    name: str
+    block_size: int
+    n_layer: int
+    n_embd: int
+    padded_vocab_size: int
+    n_head: int
+    head_size: int
+    n_query_groups: int
+    intermediate_size: int
+    bias: bool
+    attn_bias: bool
+    lm_head_bias: bool
+    norm_class_name: str
+    norm_1: bool
+    norm_2: bool
+    norm_qk: bool
+    norm_qk_type: str
+    post_attention_norm: bool
+    post_mlp_norm: bool
+    parallel_residual: bool
+    shared_attention_norm: bool
+    mlp_class_name: str
+    sliding_window_size: int | None
+    sliding_window_indices: list[int] | None
+
+
+@lru_cache(maxsize=1)
+def _config_module() -> ModuleType:
+    spec = importlib.util.find_spec("litgpt")  # finds the package without running it
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("litgpt is not installed: pip install 'litgpt>=0.5.13,<0.6'")
+    path = Path(spec.origin).with_name("config.py")
+    file_spec = importlib.util.spec_from_file_location(_ALIAS, path)
+    assert file_spec is not None and file_spec.loader is not None
+    module = importlib.util.module_from_spec(file_spec)
+    sys.modules[_ALIAS] = module  # dataclasses look their module up here
+    file_spec.loader.exec_module(module)
+    return module
+
+
+def model_config(arguments: Mapping[str, Any]) -> ModelConfig:
+    """Build litgpt's Config from keyword arguments, e.g. `SearchSpace.config`."""
+    try:
+        return _config_module().Config(**arguments)
+    except TypeError as error:
+        raise ValueError(f"litgpt.Config does not take these arguments: {error}") from error
+
+
+def named_config(name: str) -> dict[str, Any]:
+    """Return the keyword arguments of the litgpt config called `name` ("pythia-14m", "Llama-3.2-1B", ...).
+
+    Raises:
+        KeyError: litgpt has no such config; the message lists near matches.
+    """
+    import difflib
+
+    known: dict[str, dict[str, Any]] = _config_module().name_to_config
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
+        raise KeyError(f"litgpt has no config {name!r}; near matches: {near or sorted(known)[:5]}")
+    return dict(known[name])
+
+
+def config_names() -> list[str]:
+    """Return the names of all litgpt configs, sorted."""
+    return sorted(_config_module().name_to_config)

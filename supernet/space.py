@@ -1,0 +1,475 @@
+"""The set of sub-networks of one supernet: choices per dimension over a litgpt Config. No torch.
+
+A layer's attention is one gene, a legal (n_head, n_query_groups) pair, so that sampling, mutation and crossover never
+leave the space whatever the family (MHA, GQA, MQA). Weights are shared by prefix: (h, g) uses the first g groups and
+the first h/g heads of each, which is legal when h % g == 0, g <= G and h/g <= H/G for a supernet with H heads, G groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import combinations
+from math import comb
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+
+from supernet.architecture import Architecture
+from supernet.litgpt_config import ModelConfig, model_config
+
+T = TypeVar("T")
+
+
+class Genome(NamedTuple):
+    """An architecture as indices into the choices of a space; per-layer genes only for kept layers."""
+
+    n_embd: int
+    layers: tuple[int, ...]  # indices of the kept blocks
+    bias: int
+    attention: tuple[int, ...]
+    mlp: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Choices for every dimension of a supernet; the largest choice of each is the supernet itself.
+
+    Attributes:
+        name: what tables, cards and messages call it.
+        n_embd: residual widths.
+        n_layer: numbers of kept blocks.
+        n_head: query heads of a layer.
+        mlp_ratio: MLP neurons as multiples of `n_embd`; give this or `intermediate_size`.
+        intermediate_size: MLP neurons in absolute numbers; give this or `mlp_ratio`.
+        n_query_groups: key/value groups of a layer; None for multi-head attention (groups follow the heads), or for
+            the groups that `config` fixes.
+        bias: the choices of litgpt's `Config.bias`; None for the one that `config` has.
+        layer_choice: "prefix" keeps the first n_layer blocks, "subset" keeps any of them.
+        per_layer: whether layers may differ; False gives every kept layer the same shape.
+        config: further keyword arguments of litgpt.Config. Sizes (n_layer, n_embd, n_head, n_query_groups,
+            intermediate_size, bias) are filled in from the largest choices and may not contradict them.
+
+    Raises:
+        ValueError: empty or contradictory choices.
+
+    Example:
+        >>> space = SearchSpace(name="doc", n_embd=(32, 64), n_layer=(1, 2), n_head=(2, 4), mlp_ratio=(2, 4),
+        ...                     config={"head_size": 16, "vocab_size": 256, "padded_vocab_size": 256})
+        >>> space.num_architectures
+        40
+        >>> space.largest().id
+        'e64-l0_1-h4x2-f256x2-b1'
+    """
+
+    name: str
+    n_embd: tuple[int, ...]
+    n_layer: tuple[int, ...]
+    n_head: tuple[int, ...]
+    mlp_ratio: tuple[float, ...] | None = None
+    intermediate_size: tuple[int, ...] | None = None
+    n_query_groups: tuple[int, ...] | None = None
+    bias: tuple[bool, ...] | None = None
+    layer_choice: Literal["prefix", "subset"] = "prefix"
+    per_layer: bool = True
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("n_embd", "n_layer", "n_head", "mlp_ratio", "intermediate_size", "n_query_groups", "bias"):
+            values = getattr(self, name)
+            if values is not None:
+                object.__setattr__(self, name, _choices(self.name, name, values))
+        if (self.mlp_ratio is None) == (self.intermediate_size is None):
+            raise ValueError(f"space {self.name!r}: give exactly one of mlp_ratio and intermediate_size")
+        if self.layer_choice not in ("prefix", "subset"):
+            raise ValueError(f"space {self.name!r}: layer_choice = {self.layer_choice!r}; allowed: 'prefix', 'subset'")
+        if self.bias is None:
+            object.__setattr__(self, "bias", (bool(self.config.get("bias", True)),))
+        object.__setattr__(self, "config", self._filled_config())
+        for heads in self.n_head:
+            if not any(pair[0] == heads for pair in self.attention_choices):
+                raise ValueError(
+                    f"space {self.name!r}: n_head = {heads} fits no choice of n_query_groups; "
+                    f"legal (n_head, n_query_groups) pairs are {self.attention_choices}"
+                )
+
+    def _filled_config(self) -> dict[str, Any]:
+        """Complete `config` with the sizes of the largest network."""
+        config = {k: v for k, v in self.config.items() if k != "n_query_groups" or v is not None}
+        heads = max(self.n_head)
+        groups = max(self.n_query_groups) if self.n_query_groups else config.get("n_query_groups", heads)
+        sizes = {
+            "n_embd": max(self.n_embd), "n_layer": max(self.n_layer), "n_head": heads, "n_query_groups": groups,
+            "intermediate_size": max(self.mlp_choices(max(self.n_embd))), "bias": any(self.bias or ()),
+        }  # fmt: skip
+        for name, value in sizes.items():
+            if config.get(name, value) != value:
+                raise ValueError(
+                    f"space {self.name!r}: config has {name} = {config[name]}, but the largest choice is {value}; "
+                    "the supernet is the largest network of its space"
+                )
+        if config.get("head_size") is None:
+            config["head_size"] = sizes["n_embd"] // heads
+        return config | sizes
+
+    # --- choices ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def attention_choices(self) -> tuple[tuple[int, int], ...]:
+        """Legal (n_head, n_query_groups) pairs of a layer, ascending."""
+        H, G = self.config["n_head"], self.config["n_query_groups"]
+        if self.n_query_groups is None and H == G:
+            return tuple((h, h) for h in self.n_head)
+        groups = self.n_query_groups or (G,)
+        return tuple((h, g) for h in self.n_head for g in groups if h % g == 0 and h // g <= H // G)
+
+    def mlp_choices(self, n_embd: int) -> tuple[int, ...]:
+        """Intermediate sizes of a layer of a network `n_embd` wide, ascending."""
+        if self.intermediate_size is not None:
+            return self.intermediate_size
+        assert self.mlp_ratio is not None
+        return tuple(round(ratio * n_embd) for ratio in self.mlp_ratio)
+
+    @cached_property
+    def max_layer(self) -> int:
+        """Number of blocks of the supernet."""
+        return max(self.n_layer)
+
+    @property
+    def n_mlp(self) -> int:
+        """Number of MLP choices of a layer."""
+        return len(self.mlp_ratio or self.intermediate_size or ())
+
+    @property
+    def bias_choices(self) -> tuple[bool, ...]:
+        """Choices of `Config.bias`; the largest network's (True where it is one) is last."""
+        return self.bias or (True,)
+
+    @cached_property
+    def model_config(self) -> ModelConfig:
+        """litgpt's Config of the supernet (built without torch; for torch use `litgpt.Config(**space.config)`)."""
+        return model_config(self.config)
+
+    @cached_property
+    def num_architectures(self) -> int:
+        """Exact number of architectures."""
+        layer_shapes = len(self.attention_choices) * self.n_mlp
+        total = 0
+        for depth in self.n_layer:
+            kept = comb(self.max_layer, depth) if self.layer_choice == "subset" else 1
+            total += kept * (layer_shapes**depth if self.per_layer else layer_shapes)
+        return total * len(self.n_embd) * len(self.bias_choices)
+
+    # --- between architectures and genomes ------------------------------------------------------------------------
+
+    def genome(self, arch: Architecture) -> Genome:
+        """Return the indices of `arch` in the choices.
+
+        Raises:
+            ValueError: the architecture is not in the space; names the gene, its value and the allowed values.
+        """
+        embd = self._index("n_embd", arch.n_embd, self.n_embd)
+        self._index("n_layer", arch.n_layer, self.n_layer)
+        if self.layer_choice == "prefix" and arch.layers != tuple(range(arch.n_layer)):
+            self._refuse("layers", arch.layers, f"the first n_layer blocks, {tuple(range(arch.n_layer))}")
+        if arch.layers[-1] >= self.max_layer:
+            self._refuse("layers", arch.layers, f"block indices 0 to {self.max_layer - 1}")
+        bias = self._index("bias", arch.bias, self.bias_choices)
+        pairs = list(zip(arch.n_head, arch.n_query_groups, strict=True))
+        attention = tuple(
+            self._index(f"(n_head[{i}], n_query_groups[{i}])", pair, self.attention_choices)
+            if pair[0] in self.n_head
+            else self._index(f"n_head[{i}]", pair[0], self.n_head)
+            for i, pair in enumerate(pairs)
+        )
+        sizes = self.mlp_choices(arch.n_embd)
+        mlp = tuple(self._index(f"intermediate_size[{i}]", f, sizes) for i, f in enumerate(arch.intermediate_size))
+        if not self.per_layer and not arch.is_uniform:
+            self._refuse("layers' shapes", (pairs, arch.intermediate_size), "one shape for all layers (per_layer=False)")
+        return Genome(embd, arch.layers, bias, attention, mlp)
+
+    def architecture(self, genome: Genome) -> Architecture:
+        """Return the architecture with these indices."""
+        n_embd = self.n_embd[genome.n_embd]
+        sizes = self.mlp_choices(n_embd)
+        pairs = [self.attention_choices[i] for i in genome.attention]
+        return Architecture(
+            n_embd=n_embd,
+            n_head=tuple(h for h, _ in pairs),
+            n_query_groups=tuple(g for _, g in pairs),
+            intermediate_size=tuple(sizes[i] for i in genome.mlp),
+            layers=genome.layers,
+            bias=self.bias_choices[genome.bias],
+        )
+
+    def validate(self, arch: Architecture) -> Architecture:
+        """Return `arch` if it is in the space, else raise ValueError naming the gene and the allowed values."""
+        self.genome(arch)
+        return arch
+
+    def __contains__(self, arch: object) -> bool:
+        if not isinstance(arch, Architecture):
+            return False
+        try:
+            self.genome(arch)
+        except ValueError:
+            return False
+        return True
+
+    # --- particular and random members ------------------------------------------------------------------------------
+
+    def largest(self) -> Architecture:
+        """Return the whole supernet."""
+        layers = tuple(range(self.max_layer))
+        # the largest pair is the supernet's own (H, G), which is last: pairs are sorted by heads, then groups
+        attention = (self.attention_choices.index(max(self.attention_choices)),) * len(layers)
+        mlp = (self.n_mlp - 1,) * len(layers)
+        return self.architecture(Genome(len(self.n_embd) - 1, layers, len(self.bias_choices) - 1, attention, mlp))
+
+    def smallest(self) -> Architecture:
+        """Return the network with the smallest choice of every dimension (the first blocks are kept)."""
+        layers = tuple(range(min(self.n_layer)))
+        return self.architecture(Genome(0, layers, 0, (0,) * len(layers), (0,) * len(layers)))
+
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        """Draw every gene uniformly and independently, as HW-GPT-Bench does (always legal)."""
+        layers = self._sample_layers(self._pick(rng, self.n_layer), rng)
+        attention = self._sample_genes(len(self.attention_choices), len(layers), rng)
+        mlp = self._sample_genes(self.n_mlp, len(layers), rng)
+        embd, bias = int(rng.integers(len(self.n_embd))), int(rng.integers(len(self.bias_choices)))
+        return self.architecture(Genome(embd, layers, bias, attention, mlp))
+
+    def sample_unique(
+        self, n: int, rng: np.random.Generator, *, exclude: Sequence[Architecture] = ()
+    ) -> list[Architecture]:
+        """Draw `n` distinct architectures, none of them in `exclude`.
+
+        Raises:
+            ValueError: the space does not hold so many.
+        """
+        seen = set(exclude)
+        if n > self.num_architectures - len(seen):
+            raise ValueError(f"space {self.name!r} has {self.num_architectures} architectures: cannot draw {n} new ones")
+        drawn: list[Architecture] = []
+        tries = 0
+        while len(drawn) < n and tries < 100 * n + 1000:
+            arch = self.sample(rng)
+            tries += 1
+            if arch not in seen:
+                seen.add(arch)
+                drawn.append(arch)
+        if len(drawn) < n:  # a small, nearly exhausted space: enumerate what is left
+            left = [arch for arch in self.enumerate() if arch not in seen]
+            drawn += [left[i] for i in rng.permutation(len(left))[: n - len(drawn)]]
+        return drawn
+
+    def enumerate(self) -> Iterator[Architecture]:
+        """Yield every architecture once, in a fixed order (look at `num_architectures` first)."""
+        for depth in self.n_layer:
+            kept = combinations(range(self.max_layer), depth) if self.layer_choice == "subset" else [tuple(range(depth))]
+            for layers in kept:
+                yield from self._enumerate_shapes(layers)
+
+    def _enumerate_shapes(self, layers: tuple[int, ...]) -> Iterator[Architecture]:
+        free = len(layers) if self.per_layer else 1
+        n_shape = len(self.attention_choices) * self.n_mlp
+        for shapes in np.ndindex(*(n_shape,) * free):
+            genes = shapes if self.per_layer else shapes * len(layers)
+            attention, mlp = tuple(s // self.n_mlp for s in genes), tuple(s % self.n_mlp for s in genes)
+            for embd in range(len(self.n_embd)):
+                for bias in range(len(self.bias_choices)):
+                    yield self.architecture(Genome(embd, layers, bias, attention, mlp))
+
+    # --- variation ----------------------------------------------------------------------------------------------------
+
+    def mutate(self, arch: Architecture, rng: np.random.Generator, *, n_genes: int = 1) -> Architecture:
+        """Change up to `n_genes` distinct active genes, each to a different legal value.
+
+        A space of one architecture gives it back unchanged. Layers that a mutation adds are drawn at random.
+        """
+        genome = self.genome(arch)
+        moves = self._moves(genome)
+        for index in rng.permutation(len(moves))[:n_genes]:
+            genome = moves[index](genome, rng)
+        return self.architecture(genome)
+
+    def _moves(self, genome: Genome) -> list[Callable[[Genome, np.random.Generator], Genome]]:
+        """Return one random change for each active gene that has an alternative."""
+        moves: list[Callable[[Genome, np.random.Generator], Genome]] = []
+        if len(self.n_embd) > 1:
+            moves.append(lambda g, rng: g._replace(n_embd=_other(g.n_embd, len(self.n_embd), rng)))
+        if len(self.bias_choices) > 1:
+            moves.append(lambda g, rng: g._replace(bias=_other(g.bias, len(self.bias_choices), rng)))
+        slots = range(len(genome.layers)) if self.per_layer else range(1)
+        for name, size in (("attention", len(self.attention_choices)), ("mlp", self.n_mlp)):
+            if size > 1:
+                for slot in slots:
+                    moves.append(self._layer_move(name, size, genome.layers[slot]))
+        depths = len(self.n_layer)
+        swaps = self.layer_choice == "subset" and min(self.n_layer) < self.max_layer
+        if depths > 1 or swaps:
+            moves.append(self._mutate_layers)
+        return moves
+
+    def _layer_move(self, name: str, size: int, layer: int) -> Callable[[Genome, np.random.Generator], Genome]:
+        def change(genome: Genome, rng: np.random.Generator) -> Genome:
+            if layer not in genome.layers:  # an earlier mutation of the same call dropped it
+                return genome
+            values = list(getattr(genome, name))
+            slot = genome.layers.index(layer)
+            new = _other(values[slot], size, rng)
+            values = [new] * len(values) if not self.per_layer else [*values[:slot], new, *values[slot + 1 :]]
+            return genome._replace(**{name: tuple(values)})
+
+        return change
+
+    def _mutate_layers(self, genome: Genome, rng: np.random.Generator) -> Genome:
+        depths = [d for d in self.n_layer if d != len(genome.layers)]
+        can_swap = self.layer_choice == "subset" and len(genome.layers) < self.max_layer
+        if can_swap and (not depths or rng.random() < 0.5):
+            absent = [i for i in range(self.max_layer) if i not in genome.layers]
+            dropped = self._pick(rng, genome.layers)
+            layers = tuple(sorted({*genome.layers, self._pick(rng, absent)} - {dropped}))
+        else:
+            layers = self._resized(genome.layers, self._pick(rng, depths), rng)
+        return self._with_layers(genome, layers, rng)
+
+    def _resized(self, layers: tuple[int, ...], depth: int, rng: np.random.Generator) -> tuple[int, ...]:
+        if self.layer_choice == "prefix":
+            return tuple(range(depth))
+        if depth <= len(layers):
+            return tuple(sorted(rng.permutation(layers)[:depth].tolist()))
+        absent = [i for i in range(self.max_layer) if i not in layers]
+        return tuple(sorted([*layers, *rng.permutation(absent)[: depth - len(layers)].tolist()]))
+
+    def _with_layers(self, genome: Genome, layers: tuple[int, ...], rng: np.random.Generator) -> Genome:
+        """Keep the genes of layers that stay, draw those of layers that are new."""
+
+        def carry(genes: tuple[int, ...], size: int) -> tuple[int, ...]:
+            if not self.per_layer:
+                return (genes[0],) * len(layers)
+            old = dict(zip(genome.layers, genes, strict=True))
+            return tuple(old[i] if i in old else int(rng.integers(size)) for i in layers)
+
+        attention = carry(genome.attention, len(self.attention_choices))
+        return genome._replace(layers=layers, attention=attention, mlp=carry(genome.mlp, self.n_mlp))
+
+    def crossover(self, a: Architecture, b: Architecture, rng: np.random.Generator) -> Architecture:
+        """Return a child that takes every gene from one of two parents (uniform crossover)."""
+        first, second = self.genome(a), self.genome(b)
+
+        def either(x: T, y: T) -> T:
+            return x if rng.random() < 0.5 else y
+
+        layers = either(first.layers, second.layers)
+        children = []
+        for name in ("attention", "mlp"):
+            x = dict(zip(first.layers, getattr(first, name), strict=True))
+            y = dict(zip(second.layers, getattr(second, name), strict=True))
+            if self.per_layer:
+                children.append(tuple(either(x.get(i, y.get(i)), y.get(i, x.get(i))) for i in layers))
+            else:
+                children.append((either(first, second)._asdict()[name][0],) * len(layers))
+        n_embd, bias = either(first.n_embd, second.n_embd), either(first.bias, second.bias)
+        return self.architecture(Genome(n_embd, layers, bias, children[0], children[1]))
+
+    def neighbours(self, arch: Architecture) -> Iterator[Architecture]:
+        """Yield every architecture that differs in one gene; layers that growth adds copy the last kept layer."""
+        genome = self.genome(arch)
+        for name, size in (("n_embd", len(self.n_embd)), ("bias", len(self.bias_choices))):
+            for value in range(size):
+                if value != getattr(genome, name):
+                    yield self.architecture(genome._replace(**{name: value}))
+        for name, size in (("attention", len(self.attention_choices)), ("mlp", self.n_mlp)):
+            genes = getattr(genome, name)
+            for slot in range(len(genes) if self.per_layer else 1):
+                for value in range(size):
+                    if value != genes[slot]:
+                        new = (*genes[:slot], value, *genes[slot + 1 :]) if self.per_layer else (value,) * len(genes)
+                        yield self.architecture(genome._replace(**{name: new}))
+        for layers in self._layer_neighbours(genome.layers):
+            yield self.architecture(self._copied_layers(genome, layers))
+
+    def _layer_neighbours(self, layers: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        if self.layer_choice == "prefix":
+            yield from (tuple(range(d)) for d in self.n_layer if d != len(layers))
+            return
+        kept, absent = set(layers), [i for i in range(self.max_layer) if i not in layers]
+        if len(layers) - 1 in self.n_layer:
+            yield from (tuple(sorted(kept - {i})) for i in layers)
+        if len(layers) + 1 in self.n_layer:
+            yield from (tuple(sorted(kept | {i})) for i in absent)
+        yield from (tuple(sorted(kept - {i} | {j})) for i in layers for j in absent)
+
+    @staticmethod
+    def _copied_layers(genome: Genome, layers: tuple[int, ...]) -> Genome:
+        def carry(genes: tuple[int, ...]) -> tuple[int, ...]:
+            old = dict(zip(genome.layers, genes, strict=True))
+            return tuple(old.get(i, genes[-1]) for i in layers)
+
+        return genome._replace(layers=layers, attention=carry(genome.attention), mlp=carry(genome.mlp))
+
+    # --- in and out -------------------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types, from which `from_dict` builds an equal space."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items() if v is not None}
+        return plain | {"config": dict(self.config)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SearchSpace:
+        """Read what `to_dict` gives, or a conf/space/*.yaml."""
+        unknown = set(data) - set(cls.__dataclass_fields__)
+        if unknown:
+            raise ValueError(f"not a search space: unknown fields {sorted(unknown)}; known: {list(cls.__dataclass_fields__)}")
+        return cls(**data)
+
+    def renamed(self, name: str) -> SearchSpace:
+        """Return the same space under another name."""
+        return replace(self, name=name)
+
+    # --- helpers ----------------------------------------------------------------------------------------------------
+
+    def _index(self, gene: str, value: Any, allowed: Sequence[Any]) -> int:
+        if value not in allowed:
+            self._refuse(gene, value, ", ".join(str(choice) for choice in allowed))
+        return allowed.index(value)
+
+    def _refuse(self, gene: str, value: Any, allowed: str) -> None:
+        raise ValueError(f"{gene} = {value} is not in space {self.name!r}; allowed: {allowed}")
+
+    def _sample_layers(self, depth: int, rng: np.random.Generator) -> tuple[int, ...]:
+        if self.layer_choice == "prefix":
+            return tuple(range(depth))
+        return tuple(sorted(rng.choice(self.max_layer, size=depth, replace=False).tolist()))
+
+    def _sample_genes(self, size: int, n: int, rng: np.random.Generator) -> tuple[int, ...]:
+        if self.per_layer:
+            return tuple(rng.integers(size, size=n).tolist())
+        return (int(rng.integers(size)),) * n
+
+    @staticmethod
+    def _pick(rng: np.random.Generator, values: Sequence[T]) -> T:
+        return values[int(rng.integers(len(values)))]
+
+
+def _choices(space: str, name: str, values: Any) -> tuple[Any, ...]:
+    """Return the choices of a dimension sorted and checked."""
+    items = tuple(values) if isinstance(values, (Sequence, np.ndarray)) and not isinstance(values, str) else (values,)
+    if not items or len(set(items)) != len(items):
+        raise ValueError(f"space {space!r}: {name} = {values!r}; give at least one choice, each once")
+    if name == "bias":
+        if any(v not in (True, False) for v in items):
+            raise ValueError(f"space {space!r}: bias = {values!r}; choices are true and false")
+        return tuple(sorted(bool(v) for v in items))
+    if any(isinstance(v, (bool, str)) or v <= 0 for v in items):
+        raise ValueError(f"space {space!r}: {name} = {values!r}; choices are positive numbers")
+    return tuple(sorted(float(v) if name == "mlp_ratio" and v != int(v) else int(v) for v in items))
+
+
+def _other(value: int, size: int, rng: np.random.Generator) -> int:
+    """Draw an index below `size` that is not `value`."""
+    drawn = int(rng.integers(size - 1))
+    return drawn + (drawn >= value)

@@ -1,0 +1,1 @@
+"""Predicting hardware metrics and perplexity from an architecture."""
