@@ -1,0 +1,114 @@
+"""`paretolm <command> [hydra overrides]`: finds commands through entry points, so no package imports a higher one."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+GROUP = "paretolm.commands"
+CONFIG_PATH = "pkg://supernet.conf"
+_ORDER = ("demo", "train", "evaluate", "profile", "fit", "query", "search", "prune", "export", "report")
+
+
+def commands() -> dict[str, metadata.EntryPoint]:
+    """Return the installed commands by name, the common ones first."""
+    found = {entry.name: entry for entry in metadata.entry_points(group=GROUP)}
+    names = [*(n for n in _ORDER if n in found), *sorted(set(found) - set(_ORDER))]
+    return {name: found[name] for name in names}
+
+
+def help_text() -> str:
+    """Return the text of `paretolm --help`."""
+    lines = [f"  {name:<10}{(entry.load().__doc__ or '').splitlines()[0]}" for name, entry in commands().items()]
+    return "\n".join(
+        [
+            "paretolm: find the language model that is best on your hardware",
+            "",
+            "Usage: paretolm <command> [key=value ...]",
+            "",
+            *lines,
+            "",
+            "paretolm <command> --help     all settings of a command",
+            "paretolm <command> --cfg job  the configuration it would run with",
+            "Settings are Hydra overrides: paretolm train space=tiny trainer.max_steps=500",
+        ]
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the console script; returns the exit status."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(help_text())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"paretolm {metadata.version('paretolm')}")
+        return 0
+    name, *rest = arguments
+    known = commands()
+    if name not in known:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        print(f"paretolm: no command {name!r}.{hint} Commands: {', '.join(known)}", file=sys.stderr)
+        return 2
+    sys.argv = [f"paretolm {name}", *rest]
+    return int(known[name].load()() or 0)
+
+
+def run_hydra(task: Callable[[DictConfig], Any], config_name: str) -> int:
+    """Compose conf/<config_name>.yaml with the command line and call `task` with it; returns the exit status.
+
+    `cfg.run_dir` is the absolute folder of the run (of the job, under --multirun).
+
+    A ValueError, KeyError or FileNotFoundError is a mistake in what was asked for: it is printed as one message
+    (with a traceback under HYDRA_FULL_ERROR=1), exit status 1.
+    """
+    import os
+
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+
+    status = 0
+
+    def guarded(cfg: DictConfig) -> Any:
+        nonlocal status
+        cfg.run_dir = HydraConfig.get().runtime.output_dir  # each job of a multirun has its own
+        try:
+            return task(cfg)
+        except (ValueError, KeyError, FileNotFoundError) as error:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            message = error.args[0] if isinstance(error, KeyError) and error.args else error
+            print(f"{sys.argv[0]}: {message}", file=sys.stderr)
+            status = 1
+            return None
+
+    guarded.__module__, guarded.__qualname__ = task.__module__, task.__qualname__
+    hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name=config_name)(guarded)()
+    return status
+
+
+def command_line() -> str:
+    """Return the command as typed, for cards and reports."""
+    return shlex.join(["paretolm", *sys.argv[0].split()[1:], *sys.argv[1:]])
+
+
+def save_run_info(cfg: DictConfig, run_dir: str | Path) -> Path:
+    """Write the resolved configuration, the command and the versions of a run into its folder, and return that."""
+    from omegaconf import OmegaConf
+
+    from supernet.artifacts import versions, write_json, write_text
+
+    folder = Path(run_dir)
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    write_json(folder / "run.json", {"command": command_line(), "versions": versions()})
+    return folder
