@@ -233,8 +233,8 @@ def axis_runs(config: Config, shape: LayerShape) -> dict[str, tuple[tuple[Run, .
 def select_axes(axes: tuple[str, ...], runs: Mapping[str, tuple[tuple[Run, ...], int]]) -> Selection:
     """Return the selection of a parameter whose dimensions run along `axes`."""
     chosen = tuple(runs[axis][0] for axis in axes)
-    whole = all(len(r) == 1 and r[0].count == 1 and r[0].length == runs[axis][1] for r, axis in zip(chosen, axes))
-    return Selection(chosen, is_whole=whole)
+    whole = tuple((Run(0, runs[axis][1]),) for axis in axes)
+    return Selection(chosen, is_whole=chosen == whole)
 
 
 def layer_config(config: Config, shape: LayerShape, layer: int) -> Config:
