@@ -14,7 +14,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import litgpt.model
 import torch
@@ -37,7 +37,8 @@ from supernet.selection import (
     subnet_config,
 )
 
-_FRAMES_KEPT = 256
+_REMEMBERED = 256  # sub-networks whose plans and frames a thread keeps
+T = TypeVar("T")
 
 
 class _SelectParameters(torch.autograd.Function):
@@ -227,19 +228,13 @@ class Supernet(litgpt.GPT):
 
     def plan(self, arch: Architecture) -> SelectionPlan:
         """Return what `arch` uses of this supernet; raises ValueError when it does not contain `arch`."""
-        return selection_plan(self.config, arch)
+        plans: OrderedDict[Architecture, SelectionPlan] = self._thread_cache("plans", OrderedDict)
+        return _remembered(plans, arch, lambda: selection_plan(self.config, arch))
 
     def _frame(self, arch: Architecture) -> _Frame:
         """Return the frame of `arch`, built at its first use in this thread."""
         frames: OrderedDict[Architecture, _Frame] = self._thread_cache("frames", OrderedDict)
-        frame = frames.get(arch)
-        if frame is None:
-            frame = frames[arch] = self._build_frame(arch)
-            if len(frames) > _FRAMES_KEPT:
-                frames.popitem(last=False)
-        else:
-            frames.move_to_end(arch)
-        return frame
+        return _remembered(frames, arch, lambda: self._build_frame(arch))
 
     def _build_frame(self, arch: Architecture) -> _Frame:
         check_fits(self.config, arch)
@@ -277,6 +272,16 @@ class Supernet(litgpt.GPT):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._local = threading.local()
+
+
+def _remembered(cache: OrderedDict[Architecture, T], arch: Architecture, build: Callable[[], T]) -> T:
+    """Return the cache's value for `arch`, built when missing; the least recently used are forgotten."""
+    if arch not in cache:
+        cache[arch] = build()
+        if len(cache) > _REMEMBERED:
+            cache.popitem(last=False)
+    cache.move_to_end(arch)
+    return cache[arch]
 
 
 def meta_block(config: Config, shape: LayerShape, layer: int) -> litgpt.model.Block:

@@ -1,0 +1,128 @@
+"""AdamW that can touch only what a training step selected.
+
+Decay, momentum and the update of a sub-network's step are confined to its part of the weights, at the cost of that part
+instead of the whole supernet. Elsewhere parameters and moments stay bit for bit as they were.
+
+Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+
+from supernet.architecture import Architecture
+from supernet.model import Supernet
+from supernet.selection import Selection
+
+
+class SubnetAdamW(torch.optim.AdamW):
+    """`torch.optim.AdamW`, with a `step` that takes the selections of the sub-networks that were trained.
+
+    State and checkpoints are those of `torch.optim.AdamW`. The step count (bias correction) is one per parameter, so
+    rarely selected entries start with a smaller first update than Adam's; their later updates are Adam's.
+    """
+
+    def step(  # type: ignore[override]
+        self,
+        closure: Callable[[], float] | None = None,
+        *,
+        selections: Mapping[nn.Parameter, Selection] | None = None,
+    ) -> Any:
+        """Update all parameters (`selections` None), or only the selected part of the parameters that it names.
+
+        Args:
+            closure: evaluates the model again and returns the loss, as in torch.
+            selections: parameter -> its selected part; a parameter that is missing, or has no gradient, is untouched.
+        """
+        if selections is None:
+            return super().step(closure)
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        with torch.no_grad():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None and parameter in selections:
+                        self._step_part(parameter, selections[parameter], group)
+        return loss
+
+    def _step_part(self, parameter: nn.Parameter, selection: Selection, group: dict[str, Any]) -> None:
+        """Gather the selected part in contiguous tensors (they fit the cache), update them, write them back."""
+        state = self._state_of(parameter, group)
+        whole = [parameter, state["exp_avg"], state["exp_avg_sq"]]
+        part, exp_avg, exp_avg_sq = (selection.select(t).contiguous() for t in whole)
+        assert parameter.grad is not None
+        adamw(
+            [part],
+            [selection.select(parameter.grad).contiguous()],
+            [exp_avg],
+            [exp_avg_sq],
+            [],
+            [state["step"]],
+            foreach=False,
+            fused=bool(group["fused"]),
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=group["maximize"],
+        )
+        for target, value in zip(whole, (part, exp_avg, exp_avg_sq), strict=True):
+            if not _shares_memory(target, value):
+                selection.assign(target, value)
+
+    def _state_of(self, parameter: nn.Parameter, group: dict[str, Any]) -> dict[str, Tensor]:
+        """Return the state of a parameter, made at its first update as torch.optim.AdamW makes it."""
+        if group["amsgrad"]:
+            raise ValueError("amsgrad=True is not supported with selections: use amsgrad=False")
+        state: dict[str, Tensor] = self.state[parameter]
+        if not state:
+            device = parameter.device if group["fused"] else "cpu"
+            state["step"] = torch.zeros((), dtype=torch.float32, device=device)
+            state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        return state
+
+
+def _shares_memory(whole: Tensor, part: Tensor) -> bool:
+    return whole.untyped_storage().data_ptr() == part.untyped_storage().data_ptr()
+
+
+def covering_architecture(archs: Sequence[Architecture]) -> Architecture:
+    """Return the smallest architecture that contains all of `archs` (itself, for one)."""
+    layers = sorted({layer for arch in archs for layer in arch.layers})
+    n_head, n_query_groups, intermediate_size = [], [], []
+    for layer in layers:
+        shapes = [_layer(arch, layer) for arch in archs if layer in arch.layers]
+        groups = max(g for _, g, _ in shapes)
+        n_query_groups.append(groups)
+        n_head.append(groups * max(h // g for h, g, _ in shapes))
+        intermediate_size.append(max(f for _, _, f in shapes))
+    return Architecture(
+        n_embd=max(arch.n_embd for arch in archs),
+        n_head=tuple(n_head),
+        n_query_groups=tuple(n_query_groups),
+        intermediate_size=tuple(intermediate_size),
+        layers=tuple(layers),
+        bias=any(arch.bias for arch in archs),
+    )
+
+
+def _layer(arch: Architecture, layer: int) -> tuple[int, int, int]:
+    position = arch.layers.index(layer)
+    return arch.n_head[position], arch.n_query_groups[position], arch.intermediate_size[position]
+
+
+def trained_selections(supernet: Supernet, archs: Sequence[Architecture]) -> dict[nn.Parameter, Selection]:
+    """Return what an optimizer step for `archs` should touch: the part of the smallest network that holds them all."""
+    plan = supernet.plan(covering_architecture(archs))
+    own = dict(supernet.named_parameters(remove_duplicate=False))
+    return {own[name]: selection for name, selection in plan.parameters.items()}
