@@ -7,10 +7,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from numbers import Real
 from typing import Any
 
 _FIELDS = ("n_embd", "n_head", "n_query_groups", "intermediate_size", "layers", "bias")
-_ID = re.compile(r"e(\d+)-l([\d_.]+)-h([\dx.]+)(?:-g([\dx.]+))?-f([\dx.]+)-b([01])")
+_RANGES, _RUNS = (rf"(\d+(?:{mark}\d+)?(?:\.\d+(?:{mark}\d+)?)*)" for mark in "_x")
+_ID = re.compile(rf"e(\d+)-l{_RANGES}-h{_RUNS}(?:-g{_RUNS})?-f{_RUNS}-b([01])", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,7 @@ class Architecture:
     def __post_init__(self) -> None:
         object.__setattr__(self, "n_embd", _integer("n_embd", self.n_embd))
         for name in ("n_head", "n_query_groups", "intermediate_size", "layers"):
-            values = tuple(_integer(f"{name}[{i}]", v) for i, v in enumerate(getattr(self, name)))
-            object.__setattr__(self, name, values)
+            object.__setattr__(self, name, _integers(name, getattr(self, name)))
         object.__setattr__(self, "bias", _boolean(self.bias))
         if not self.layers:
             raise ValueError("layers is empty: an architecture keeps at least one block")
@@ -56,7 +57,9 @@ class Architecture:
         for name in ("n_head", "n_query_groups", "intermediate_size"):
             values = getattr(self, name)
             if len(values) != len(self.layers):
-                raise ValueError(f"{name} has {len(values)} entries for {len(self.layers)} kept layers: give one a layer")
+                raise ValueError(
+                    f"{name} has {len(values)} entries for {len(self.layers)} kept layers: give one a layer"
+                )
             if min(values) < 1:
                 raise ValueError(f"{name} = {values}: every entry must be at least 1")
         if self.n_embd < 1:
@@ -67,8 +70,14 @@ class Architecture:
 
     @classmethod
     def uniform(
-        cls, *, n_embd: int, n_layer: int, n_head: int, intermediate_size: int,
-        n_query_groups: int | None = None, bias: bool = True,
+        cls,
+        *,
+        n_embd: int,
+        n_layer: int,
+        n_head: int,
+        intermediate_size: int,
+        n_query_groups: int | None = None,
+        bias: bool = True,
     ) -> Architecture:
         """Return the architecture with the first `n_layer` blocks, all of the same shape."""
         return cls(
@@ -141,8 +150,15 @@ class Architecture:
 
     @classmethod
     def from_json(cls, text: str) -> Architecture:
-        """Read what `to_json` gives."""
-        return cls.from_dict(json.loads(text))
+        """Read what `to_json` gives.
+
+        Raises:
+            ValueError: the text is no JSON object with these fields.
+        """
+        data = json.loads(text)
+        if not isinstance(data, Mapping):
+            raise ValueError(f"{text!r} is no architecture: give a JSON object with the fields {list(_FIELDS)}")
+        return cls.from_dict(data)
 
     def __str__(self) -> str:
         return self.id
@@ -154,17 +170,25 @@ def parse_architecture(value: Architecture | str | Mapping[str, Any]) -> Archite
         return value
     if isinstance(value, str):
         return Architecture.from_json(value) if value.lstrip().startswith("{") else Architecture.from_id(value)
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{value!r} is no architecture: give an Architecture, its id, a JSON object or a mapping")
     return Architecture.from_dict(value)
 
 
 def _integer(name: str, value: Any) -> int:
-    if isinstance(value, bool) or int(value) != value:
+    if isinstance(value, bool) or not isinstance(value, Real) or value != value // 1:  # 2.0 and numpy integers pass
         raise ValueError(f"{name} = {value!r}: must be an integer")
     return int(value)
 
 
+def _integers(name: str, values: Any) -> tuple[int, ...]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ValueError(f"{name} = {values!r}: must be a sequence of integers, one for each kept layer")
+    return tuple(_integer(f"{name}[{i}]", value) for i, value in enumerate(values))
+
+
 def _boolean(value: Any) -> bool:
-    if value not in (True, False):  # also 0, 1 and numpy booleans; never the string "False"
+    if isinstance(value, str) or value not in (True, False):  # 0, 1 and numpy booleans pass, "False" does not
         raise ValueError(f"bias = {value!r}: must be True or False")
     return bool(value)
 

@@ -42,6 +42,7 @@ class ModelConfig(Protocol):
     parallel_residual: bool
     shared_attention_norm: bool
     mlp_class_name: str
+    rotary_percentage: float
     sliding_window_size: int | None
     sliding_window_indices: list[int] | None
 
@@ -64,8 +65,9 @@ def model_config(arguments: Mapping[str, Any]) -> ModelConfig:
     """Build litgpt's Config from keyword arguments, e.g. `SearchSpace.config`."""
     try:
         return _config_module().Config(**arguments)
-    except TypeError as error:
-        raise ValueError(f"litgpt.Config does not take these arguments: {error}") from error
+    except (TypeError, ValueError, AssertionError) as error:
+        detail = str(error) or "one of its assertions on the sizes failed"
+        raise ValueError(f"litgpt.Config does not take these arguments ({detail}): {dict(arguments)}") from error
 
 
 def named_config(name: str) -> dict[str, Any]:

@@ -7,17 +7,19 @@ the first h/g heads of each, which is legal when h % g == 0, g <= G and h/g <= H
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, product
 from math import comb
+from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
+from supernet import variation
 from supernet.architecture import Architecture
-from supernet.litgpt_config import ModelConfig, model_config
+from supernet.litgpt_config import ModelConfig, model_config, unsupported_features
 
 T = TypeVar("T")
 
@@ -87,6 +89,8 @@ class SearchSpace:
         if self.bias is None:
             object.__setattr__(self, "bias", (bool(self.config.get("bias", True)),))
         object.__setattr__(self, "config", self._filled_config())
+        self._check_mlp_choices()
+        self._check_supported()
         for heads in self.n_head:
             if not any(pair[0] == heads for pair in self.attention_choices):
                 raise ValueError(
@@ -94,9 +98,22 @@ class SearchSpace:
                     f"legal (n_head, n_query_groups) pairs are {self.attention_choices}"
                 )
 
+    def _check_mlp_choices(self) -> None:
+        for width in self.n_embd:
+            sizes = self.mlp_choices(width)
+            if len(set(sizes)) < len(sizes) or min(sizes) < 1:
+                raise ValueError(
+                    f"space {self.name!r}: mlp_ratio = {self.mlp_ratio} gives intermediate sizes {sizes} at n_embd = "
+                    f"{width}; give ratios whose rounded products are distinct and at least 1"
+                )
+
+    def _check_supported(self) -> None:
+        if found := unsupported_features(self.model_config):
+            raise ValueError(f"space {self.name!r}: sub-networks do not support {'; '.join(found)}")
+
     def _filled_config(self) -> dict[str, Any]:
         """Complete `config` with the sizes of the largest network."""
-        config = {k: v for k, v in self.config.items() if k != "n_query_groups" or v is not None}
+        config = {k: v for k, v in self.config.items() if k != "n_query_groups" or v is not None}  # None: litgpt's MHA
         heads = max(self.n_head)
         groups = max(self.n_query_groups) if self.n_query_groups else config.get("n_query_groups", heads)
         sizes = {
@@ -110,6 +127,11 @@ class SearchSpace:
                     "the supernet is the largest network of its space"
                 )
         if config.get("head_size") is None:
+            if sizes["n_embd"] % heads:
+                raise ValueError(
+                    f"space {self.name!r}: n_embd = {sizes['n_embd']} is no multiple of n_head = {heads}; "
+                    "give head_size in config"
+                )
             config["head_size"] = sizes["n_embd"] // heads
         return config | sizes
 
@@ -186,7 +208,9 @@ class SearchSpace:
         sizes = self.mlp_choices(arch.n_embd)
         mlp = tuple(self._index(f"intermediate_size[{i}]", f, sizes) for i, f in enumerate(arch.intermediate_size))
         if not self.per_layer and not arch.is_uniform:
-            self._refuse("layers' shapes", (pairs, arch.intermediate_size), "one shape for all layers (per_layer=False)")
+            self._refuse(
+                "layers' shapes", (pairs, arch.intermediate_size), "one shape for all layers (per_layer=False)"
+            )
         return Genome(embd, arch.layers, bias, attention, mlp)
 
     def architecture(self, genome: Genome) -> Architecture:
@@ -248,9 +272,11 @@ class SearchSpace:
         Raises:
             ValueError: the space does not hold so many.
         """
-        seen = set(exclude)
+        seen = {arch for arch in exclude if arch in self}
         if n > self.num_architectures - len(seen):
-            raise ValueError(f"space {self.name!r} has {self.num_architectures} architectures: cannot draw {n} new ones")
+            raise ValueError(
+                f"space {self.name!r} has {self.num_architectures} architectures: cannot draw {n} new ones"
+            )
         drawn: list[Architecture] = []
         tries = 0
         while len(drawn) < n and tries < 100 * n + 1000:
@@ -267,14 +293,16 @@ class SearchSpace:
     def enumerate(self) -> Iterator[Architecture]:
         """Yield every architecture once, in a fixed order (look at `num_architectures` first)."""
         for depth in self.n_layer:
-            kept = combinations(range(self.max_layer), depth) if self.layer_choice == "subset" else [tuple(range(depth))]
+            kept = (
+                combinations(range(self.max_layer), depth) if self.layer_choice == "subset" else [tuple(range(depth))]
+            )
             for layers in kept:
                 yield from self._enumerate_shapes(layers)
 
     def _enumerate_shapes(self, layers: tuple[int, ...]) -> Iterator[Architecture]:
         free = len(layers) if self.per_layer else 1
         n_shape = len(self.attention_choices) * self.n_mlp
-        for shapes in np.ndindex(*(n_shape,) * free):
+        for shapes in product(range(n_shape), repeat=free):
             genes = shapes if self.per_layer else shapes * len(layers)
             attention, mlp = tuple(s // self.n_mlp for s in genes), tuple(s % self.n_mlp for s in genes)
             for embd in range(len(self.n_embd)):
@@ -284,131 +312,24 @@ class SearchSpace:
     # --- variation ----------------------------------------------------------------------------------------------------
 
     def mutate(self, arch: Architecture, rng: np.random.Generator, *, n_genes: int = 1) -> Architecture:
-        """Change up to `n_genes` distinct active genes, each to a different legal value.
+        """Change `n_genes` distinct genes (all, if there are fewer), each to a different legal value.
 
-        A space of one architecture gives it back unchanged. Layers that a mutation adds are drawn at random.
+        The genes are n_embd, bias, which layers are kept, and each kept layer's attention and MLP. A space of one
+        architecture gives it back unchanged. Layers that a mutation adds are drawn at random.
         """
-        genome = self.genome(arch)
-        moves = self._moves(genome)
-        for index in rng.permutation(len(moves))[:n_genes]:
-            genome = moves[index](genome, rng)
-        return self.architecture(genome)
-
-    def _moves(self, genome: Genome) -> list[Callable[[Genome, np.random.Generator], Genome]]:
-        """Return one random change for each active gene that has an alternative."""
-        moves: list[Callable[[Genome, np.random.Generator], Genome]] = []
-        if len(self.n_embd) > 1:
-            moves.append(lambda g, rng: g._replace(n_embd=_other(g.n_embd, len(self.n_embd), rng)))
-        if len(self.bias_choices) > 1:
-            moves.append(lambda g, rng: g._replace(bias=_other(g.bias, len(self.bias_choices), rng)))
-        slots = range(len(genome.layers)) if self.per_layer else range(1)
-        for name, size in (("attention", len(self.attention_choices)), ("mlp", self.n_mlp)):
-            if size > 1:
-                for slot in slots:
-                    moves.append(self._layer_move(name, size, genome.layers[slot]))
-        depths = len(self.n_layer)
-        swaps = self.layer_choice == "subset" and min(self.n_layer) < self.max_layer
-        if depths > 1 or swaps:
-            moves.append(self._mutate_layers)
-        return moves
-
-    def _layer_move(self, name: str, size: int, layer: int) -> Callable[[Genome, np.random.Generator], Genome]:
-        def change(genome: Genome, rng: np.random.Generator) -> Genome:
-            if layer not in genome.layers:  # an earlier mutation of the same call dropped it
-                return genome
-            values = list(getattr(genome, name))
-            slot = genome.layers.index(layer)
-            new = _other(values[slot], size, rng)
-            values = [new] * len(values) if not self.per_layer else [*values[:slot], new, *values[slot + 1 :]]
-            return genome._replace(**{name: tuple(values)})
-
-        return change
-
-    def _mutate_layers(self, genome: Genome, rng: np.random.Generator) -> Genome:
-        depths = [d for d in self.n_layer if d != len(genome.layers)]
-        can_swap = self.layer_choice == "subset" and len(genome.layers) < self.max_layer
-        if can_swap and (not depths or rng.random() < 0.5):
-            absent = [i for i in range(self.max_layer) if i not in genome.layers]
-            dropped = self._pick(rng, genome.layers)
-            layers = tuple(sorted({*genome.layers, self._pick(rng, absent)} - {dropped}))
-        else:
-            layers = self._resized(genome.layers, self._pick(rng, depths), rng)
-        return self._with_layers(genome, layers, rng)
-
-    def _resized(self, layers: tuple[int, ...], depth: int, rng: np.random.Generator) -> tuple[int, ...]:
-        if self.layer_choice == "prefix":
-            return tuple(range(depth))
-        if depth <= len(layers):
-            return tuple(sorted(rng.permutation(layers)[:depth].tolist()))
-        absent = [i for i in range(self.max_layer) if i not in layers]
-        return tuple(sorted([*layers, *rng.permutation(absent)[: depth - len(layers)].tolist()]))
-
-    def _with_layers(self, genome: Genome, layers: tuple[int, ...], rng: np.random.Generator) -> Genome:
-        """Keep the genes of layers that stay, draw those of layers that are new."""
-
-        def carry(genes: tuple[int, ...], size: int) -> tuple[int, ...]:
-            if not self.per_layer:
-                return (genes[0],) * len(layers)
-            old = dict(zip(genome.layers, genes, strict=True))
-            return tuple(old[i] if i in old else int(rng.integers(size)) for i in layers)
-
-        attention = carry(genome.attention, len(self.attention_choices))
-        return genome._replace(layers=layers, attention=attention, mlp=carry(genome.mlp, self.n_mlp))
+        return variation.mutate(self, arch, rng, n_genes=n_genes)
 
     def crossover(self, a: Architecture, b: Architecture, rng: np.random.Generator) -> Architecture:
         """Return a child that takes every gene from one of two parents (uniform crossover)."""
-        first, second = self.genome(a), self.genome(b)
-
-        def either(x: T, y: T) -> T:
-            return x if rng.random() < 0.5 else y
-
-        layers = either(first.layers, second.layers)
-        children = []
-        for name in ("attention", "mlp"):
-            x = dict(zip(first.layers, getattr(first, name), strict=True))
-            y = dict(zip(second.layers, getattr(second, name), strict=True))
-            if self.per_layer:
-                children.append(tuple(either(x.get(i, y.get(i)), y.get(i, x.get(i))) for i in layers))
-            else:
-                children.append((either(first, second)._asdict()[name][0],) * len(layers))
-        n_embd, bias = either(first.n_embd, second.n_embd), either(first.bias, second.bias)
-        return self.architecture(Genome(n_embd, layers, bias, children[0], children[1]))
+        return variation.crossover(self, a, b, rng)
 
     def neighbours(self, arch: Architecture) -> Iterator[Architecture]:
-        """Yield every architecture that differs in one gene; layers that growth adds copy the last kept layer."""
-        genome = self.genome(arch)
-        for name, size in (("n_embd", len(self.n_embd)), ("bias", len(self.bias_choices))):
-            for value in range(size):
-                if value != getattr(genome, name):
-                    yield self.architecture(genome._replace(**{name: value}))
-        for name, size in (("attention", len(self.attention_choices)), ("mlp", self.n_mlp)):
-            genes = getattr(genome, name)
-            for slot in range(len(genes) if self.per_layer else 1):
-                for value in range(size):
-                    if value != genes[slot]:
-                        new = (*genes[:slot], value, *genes[slot + 1 :]) if self.per_layer else (value,) * len(genes)
-                        yield self.architecture(genome._replace(**{name: new}))
-        for layers in self._layer_neighbours(genome.layers):
-            yield self.architecture(self._copied_layers(genome, layers))
+        """Yield every architecture that differs in one gene; layers that growth adds copy the last kept layer.
 
-    def _layer_neighbours(self, layers: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-        if self.layer_choice == "prefix":
-            yield from (tuple(range(d)) for d in self.n_layer if d != len(layers))
-            return
-        kept, absent = set(layers), [i for i in range(self.max_layer) if i not in layers]
-        if len(layers) - 1 in self.n_layer:
-            yield from (tuple(sorted(kept - {i})) for i in layers)
-        if len(layers) + 1 in self.n_layer:
-            yield from (tuple(sorted(kept | {i})) for i in absent)
-        yield from (tuple(sorted(kept - {i} | {j})) for i in layers for j in absent)
-
-    @staticmethod
-    def _copied_layers(genome: Genome, layers: tuple[int, ...]) -> Genome:
-        def carry(genes: tuple[int, ...]) -> tuple[int, ...]:
-            old = dict(zip(genome.layers, genes, strict=True))
-            return tuple(old.get(i, genes[-1]) for i in layers)
-
-        return genome._replace(layers=layers, attention=carry(genome.attention), mlp=carry(genome.mlp))
+        The kept layers are one gene. Its neighbours are all other depths ("prefix"), or the swaps of one layer and
+        all ways to the next smaller and next larger depth ("subset": many, where depths are far apart).
+        """
+        return variation.neighbours(self, arch)
 
     # --- in and out -------------------------------------------------------------------------------------------------
 
@@ -423,8 +344,22 @@ class SearchSpace:
         """Read what `to_dict` gives, or a conf/space/*.yaml."""
         unknown = set(data) - set(cls.__dataclass_fields__)
         if unknown:
-            raise ValueError(f"not a search space: unknown fields {sorted(unknown)}; known: {list(cls.__dataclass_fields__)}")
+            raise ValueError(
+                f"not a search space: unknown fields {sorted(unknown)}; known: {list(cls.__dataclass_fields__)}"
+            )
         return cls(**data)
+
+    def encode(self, archs: Sequence[Architecture]) -> np.ndarray:
+        """Return the integer genes (n, g) of architectures; `supernet.encoding` has these and further encodings."""
+        from supernet import encoding
+
+        return encoding.to_genes(self, archs)
+
+    def decode(self, genes: Iterable[int]) -> Architecture:
+        """Return the architecture of one row of `encode`."""
+        from supernet import encoding
+
+        return encoding.from_genes(self, genes)
 
     def renamed(self, name: str) -> SearchSpace:
         """Return the same space under another name."""
@@ -464,12 +399,8 @@ def _choices(space: str, name: str, values: Any) -> tuple[Any, ...]:
         if any(v not in (True, False) for v in items):
             raise ValueError(f"space {space!r}: bias = {values!r}; choices are true and false")
         return tuple(sorted(bool(v) for v in items))
-    if any(isinstance(v, (bool, str)) or v <= 0 for v in items):
-        raise ValueError(f"space {space!r}: {name} = {values!r}; choices are positive numbers")
-    return tuple(sorted(float(v) if name == "mlp_ratio" and v != int(v) else int(v) for v in items))
-
-
-def _other(value: int, size: int, rng: np.random.Generator) -> int:
-    """Draw an index below `size` that is not `value`."""
-    drawn = int(rng.integers(size - 1))
-    return drawn + (drawn >= value)
+    kind: type = Real if name == "mlp_ratio" else Integral
+    if any(isinstance(v, bool) or not isinstance(v, kind) or not 0 < v < float("inf") for v in items):
+        what = "numbers" if kind is Real else "integers"
+        raise ValueError(f"space {space!r}: {name} = {values!r}; choices are positive {what}")
+    return tuple(sorted(float(v) if v != int(v) else int(v) for v in items))
