@@ -18,7 +18,6 @@ from typing import Literal
 import moocore
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import linprog
 
 Floats = NDArray[np.float64]
 Dominance = Literal["pareto", "strict"]
@@ -41,9 +40,7 @@ def is_valid(values: ArrayLike) -> NDArray[np.bool_]:
     return np.isfinite(as_values(values)).all(axis=1)
 
 
-def nondominated(
-    values: ArrayLike, *, dominance: Dominance = "pareto", duplicates: bool = True
-) -> NDArray[np.bool_]:
+def nondominated(values: ArrayLike, *, dominance: Dominance = "pareto", duplicates: bool = True) -> NDArray[np.bool_]:
     """Return which points (n,) no other point dominates.
 
     Args:
@@ -85,7 +82,7 @@ def _first_of_equals(points: Floats) -> NDArray[np.bool_]:
 
 
 def ranks(values: ArrayLike) -> NDArray[np.int64]:
-    """Return the front that each point (n,) belongs to: 0 is the best, equal points share it, invalid rows come last."""
+    """Return the front (n,) each point belongs to: 0 is the best, equal points share it, invalid rows come last."""
     points = as_values(values)
     valid = is_valid(points)
     out = np.zeros(len(points), dtype=np.int64)
@@ -223,6 +220,8 @@ def convex_front(values: ArrayLike, *, tolerance: float = 1e-9) -> NDArray[np.bo
 
 def _is_supported(points: Floats, index: int, tolerance: float) -> bool:
     """Return whether weights w >= 0 with sum 1 exist such that w . (q - p) >= 0 for all q."""
+    from scipy.optimize import linprog  # takes longer to import than all else here
+
     m = points.shape[1]
     worse = points[index] - points  # w . worse <= 0
     result = linprog(

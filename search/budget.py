@@ -1,0 +1,125 @@
+"""Hard limits on a search: Budget (metric, limit, device), found among objectives, and refused when unreachable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from search.objectives import COST_UNITS, CostObjective, Objective
+from search.pareto import Floats
+from supernet.architecture import Architecture
+from supernet.space import SearchSpace
+
+_HIGHER_IS_BETTER = ("tokens_per_s",)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A limit that every chosen network must meet.
+
+    Attributes:
+        metric: name of a metric, with its unit (latency_ms, n_params_decoder, kv_cache_mib, ...).
+        limit: the largest value allowed; for tokens_per_s the smallest.
+        device: where it holds; None for the only device known, or for metrics without a device.
+    """
+
+    metric: str
+    limit: float
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.limit):
+            raise ValueError(f"budget {self.metric}: limit = {self.limit}; give a finite number")
+
+    def __str__(self) -> str:
+        sign = ">=" if self.metric in _HIGHER_IS_BETTER else "<="
+        return f"{self.metric} {sign} {self.limit:g}" + (f" on {self.device}" if self.device else "")
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A budget and the objective that measures it (unsigned: values in the metric's own direction)."""
+
+    budget: Budget
+    objective: Objective = field(repr=False)
+
+    def violation(self, values: Floats) -> Floats:
+        """Return by how much (n,) values miss the limit, as a share of it; 0 where it is met, NaN where unknown."""
+        excess = values - self.budget.limit
+        if self.budget.metric in _HIGHER_IS_BETTER:
+            excess = -excess
+        return np.maximum(excess, 0.0) / (abs(self.budget.limit) or 1.0)
+
+
+def budgets_from(limits: Mapping[str, float | Mapping[str, float]]) -> list[Budget]:
+    """Read budgets as a configuration gives them: {latency_ms: 12} or {latency_ms: {a100: 3, orin: 12}}."""
+    budgets: list[Budget] = []
+    for metric, limit in limits.items():
+        if isinstance(limit, Mapping):
+            budgets += [Budget(metric, float(value), device) for device, value in limit.items()]
+        else:
+            budgets.append(Budget(metric, float(limit)))
+    return budgets
+
+
+def constrain(
+    budgets: Sequence[Budget], objectives: Sequence[Objective], space: SearchSpace, *, extra: Sequence[Objective] = ()
+) -> list[Constraint]:
+    """Pair every budget with the objective that measures it: one of the search, one of `extra`, or a closed-form cost.
+
+    Raises:
+        ValueError: nothing measures the metric; the message lists what is known.
+    """
+    return [Constraint(budget, _measured_by(budget, [*objectives, *extra], space)) for budget in budgets]
+
+
+def _measured_by(budget: Budget, objectives: Sequence[Objective], space: SearchSpace) -> Objective:
+    for objective in objectives:
+        metric = getattr(objective, "metric", objective.name)
+        device = getattr(objective, "device", None)
+        if budget.metric in (objective.name, metric) and budget.device in (None, device):
+            return objective
+    if budget.metric in COST_UNITS:
+        return CostObjective(budget.metric, space.model_config)
+    known = sorted({o.name for o in objectives if not o.name.startswith("-")} | set(COST_UNITS))
+    raise ValueError(f"budget {budget}: nothing measures it here; known metrics: {', '.join(known)}")
+
+
+def check_reachable(
+    constraints: Sequence[Constraint], space: SearchSpace, rng: np.random.Generator, *, n_samples: int = 1000
+) -> None:
+    """Raise unless some architecture among the smallest, the largest and a random sample meets each budget.
+
+    Args:
+        constraints: what must hold.
+        space: where to look.
+        rng: draws the sample.
+        n_samples: size of the sample for free objectives; others are only tried on the smallest and the largest.
+
+    Raises:
+        ValueError: a limit that nothing found reaches; names the best value found and its architecture.
+    """
+    if not constraints:
+        return
+    ends = [space.smallest(), space.largest()]
+    sample = ends + [space.sample(rng) for _ in range(n_samples)]
+    for constraint in constraints:
+        archs = sample if constraint.objective.is_free else ends
+        values = np.asarray(constraint.objective(archs), dtype=np.float64)
+        if not (constraint.violation(values) <= 0).any():
+            raise ValueError(_unreachable(constraint, archs, values, space.name))
+
+
+def _unreachable(constraint: Constraint, archs: Sequence[Architecture], values: Floats, space: str) -> str:
+    budget, unit = constraint.budget, constraint.objective.unit
+    if np.isnan(values).all():
+        return f"budget {budget}: no architecture of space {space!r} that was tried has a value of {budget.metric}"
+    higher = budget.metric in _HIGHER_IS_BETTER
+    best = int(np.nanargmax(values) if higher else np.nanargmin(values))
+    return (
+        f"budget {budget} cannot be met in space {space!r}: the {'largest' if higher else 'smallest'} value found "
+        f"among {len(archs)} architectures is {values[best]:.6g} {unit} ({archs[best].id}). "
+        "Relax the budget or widen the space."
+    )

@@ -1,0 +1,207 @@
+"""What a search minimises: closed-form costs, surrogate predictions, tables, and the negation of any of them. No torch.
+
+The objective that evaluates a real supernet is in live.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from search.pareto import Floats
+from supernet.architecture import Architecture
+from supernet.litgpt_config import ModelConfig
+
+if TYPE_CHECKING:
+    pass
+
+QUALITY_METRICS = ("perplexity", "loss", "bits_per_byte")  # each value stands for one evaluation of a network
+
+
+class Objective(Protocol):
+    """One number for each architecture, minimised; NaN means that there is no result."""
+
+    @property
+    def name(self) -> str:
+        """Column name; ends with the unit where the metric has one (latency_ms)."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """Unit for axes and tables."""
+        ...
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it costs no evaluation of a network's quality (hardware and size: yes, perplexity: no)."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """What the numbers come from; a search resumes only with objectives of the same identity."""
+        ...
+
+    def __call__(self, archs: Sequence[Architecture]) -> Floats:
+        """Return values (n,)."""
+        ...
+
+
+# --- closed-form costs ------------------------------------------------------------------------------------------------
+
+COST_UNITS = {
+    "n_params": "parameters",
+    "n_params_decoder": "parameters",
+    "macs": "MACs",
+    "flops": "FLOPs",
+    "kv_cache_mib": "MiB",
+}
+
+
+@dataclass(frozen=True)
+class CostObjective:
+    """An exact cost from supernet.cost; needs no model and no device.
+
+    Attributes:
+        metric: one of n_params, n_params_decoder (without embedding and head), macs, flops, kv_cache_mib.
+        config: litgpt Config of the supernet, `space.model_config`.
+        seq_len: tokens of a sequence (macs, flops, kv_cache_mib).
+        batch_size: sequences of a batch (macs, flops, kv_cache_mib).
+    """
+
+    metric: str
+    config: ModelConfig = field(repr=False)
+    seq_len: int = 1024
+    batch_size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.metric not in COST_UNITS:
+            raise ValueError(f"metric = {self.metric!r} has no closed form; allowed: {', '.join(COST_UNITS)}")
+
+    @property
+    def name(self) -> str:
+        """The metric."""
+        return self.metric
+
+    @property
+    def unit(self) -> str:
+        """Unit of the metric."""
+        return COST_UNITS[self.metric]
+
+    @property
+    def is_free(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def identity(self) -> str:
+        """The metric and, where it depends on it, the workload."""
+        workload = "" if self.metric.startswith("n_params") else f" of {self.batch_size} x {self.seq_len} tokens"
+        return f"cost {self.metric}{workload}"
+
+    def __call__(self, archs: Sequence[Architecture]) -> Floats:
+        """Return costs (n,)."""
+        cost = self._function()
+        return np.array([cost(arch) for arch in archs], dtype=np.float64)
+
+    def _function(self) -> Callable[[Architecture], float]:
+        from supernet.cost import kv_cache_bytes, macs, parameter_count
+
+        config, shape = self.config, {"seq_len": self.seq_len, "batch_size": self.batch_size}
+        return {
+            "n_params": lambda arch: parameter_count(config, arch).total,
+            "n_params_decoder": lambda arch: parameter_count(config, arch).decoder,
+            "macs": lambda arch: macs(config, arch, **shape),
+            "flops": lambda arch: 2 * macs(config, arch, **shape),
+            "kv_cache_mib": lambda arch: kv_cache_bytes(config, arch, **shape) / 2**20,
+        }[self.metric]
+
+
+# --- negation, tables, functions --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NegatedObjective:
+    """An objective to maximise: its values with the other sign, named with a leading minus."""
+
+    objective: Objective
+
+    @property
+    def name(self) -> str:
+        """The objective's name after a minus sign."""
+        return f"-{self.objective.name}"
+
+    @property
+    def unit(self) -> str:
+        """Unit of the objective."""
+        return self.objective.unit
+
+    @property
+    def is_free(self) -> bool:
+        """As the objective."""
+        return self.objective.is_free
+
+    @property
+    def identity(self) -> str:
+        """As the objective, negated."""
+        return f"-({self.objective.identity})"
+
+    def __call__(self, archs: Sequence[Architecture]) -> Floats:
+        """Return negated values (n,)."""
+        return -np.asarray(self.objective(archs), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class TableObjective:
+    """A value looked up by architecture; NaN for architectures the table does not hold.
+
+    Attributes:
+        name: column name.
+        table: value of each architecture.
+        unit: unit of the values.
+        is_free: whether looking up costs no evaluation of quality.
+    """
+
+    name: str
+    table: Mapping[Architecture, float] = field(repr=False)
+    unit: str = ""
+    is_free: bool = True
+
+    @property
+    def identity(self) -> str:
+        """Digest of the table."""
+        text = "\n".join(sorted(f"{arch.id} {value!r}" for arch, value in self.table.items()))
+        return f"table {self.name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+    def __call__(self, archs: Sequence[Architecture]) -> Floats:
+        """Return values (n,)."""
+        return np.array([self.table.get(arch, np.nan) for arch in archs], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class FunctionObjective:
+    """Any Python function of a list of architectures.
+
+    Attributes:
+        name: column name; also the identity, so name different functions differently.
+        function: returns values (n,) for n architectures.
+        unit: unit of the values.
+        is_free: whether it costs no evaluation of quality.
+    """
+
+    name: str
+    function: Callable[[Sequence[Architecture]], Floats] = field(repr=False)
+    unit: str = ""
+    is_free: bool = True
+
+    @property
+    def identity(self) -> str:
+        """The name."""
+        return f"function {self.name}"
+
+    def __call__(self, archs: Sequence[Architecture]) -> Floats:
+        """Return values (n,)."""
+        return np.asarray(self.function(archs), dtype=np.float64)
