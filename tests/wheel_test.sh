@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Build the wheel, install it into a clean environment, leave the checkout, and use it: make wheel-test
+set -euo pipefail
+repo=$(cd "$(dirname "$0")/.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+"${BUILD_PYTHON:-python3}" -m build --wheel --no-isolation --outdir "$work/dist" "$repo" >"$work/build.log" 2>&1 \
+  || { tail -30 "$work/build.log"; exit 1; }
+"${PYTHON:-python3}" -m venv "$work/env"
+"$work/env/bin/python" -m pip install --quiet --disable-pip-version-check -r "$repo/requirements.txt"
+"$work/env/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps "$work"/dist/*.whl
+mkdir "$work/elsewhere" && cd "$work/elsewhere"
+export PATH="$work/env/bin:$PATH" HF_HUB_OFFLINE=1
+paretolm --help
+paretolm train --cfg job >train.yaml && grep -q '^sampler:' train.yaml
+paretolm demo --smoke
+test -s runs/demo/summary.json && test -s runs/demo/report.html
+echo "wheel test: the wheel works outside the checkout"
