@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from search.pareto import Floats
 from supernet.architecture import Architecture
+from supernet.cost import kv_cache_elements, mac_counts, parameter_counts
 from supernet.litgpt_config import ModelConfig
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ COST_UNITS = {
     "flops": "FLOPs",
     "kv_cache_mib": "MiB",
 }
+BYTES_PER_ELEMENT = 2  # of the KV cache: 16-bit floats
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,13 @@ class CostObjective:
     Attributes:
         metric: one of n_params, n_params_decoder (without embedding and head), macs, flops, kv_cache_mib.
         config: litgpt Config of the supernet, `space.model_config`.
-        seq_len: tokens of a sequence (macs, flops, kv_cache_mib).
+        seq_len: tokens of a sequence (macs, flops, kv_cache_mib); None for the longest that the supernet takes.
         batch_size: sequences of a batch (macs, flops, kv_cache_mib).
     """
 
     metric: str
     config: ModelConfig = field(repr=False)
-    seq_len: int = 1024
+    seq_len: int | None = None
     batch_size: int = 1
 
     def __post_init__(self) -> None:
@@ -97,27 +100,30 @@ class CostObjective:
         return True
 
     @property
+    def tokens(self) -> int:
+        """Tokens of a sequence."""
+        return self.seq_len or self.config.block_size
+
+    @property
     def identity(self) -> str:
         """The metric and, where it depends on it, the workload."""
-        workload = "" if self.metric.startswith("n_params") else f" of {self.batch_size} x {self.seq_len} tokens"
+        workload = "" if self.metric.startswith("n_params") else f" of {self.batch_size} x {self.tokens} tokens"
         return f"cost {self.metric}{workload}"
 
     def __call__(self, archs: Sequence[Architecture]) -> Floats:
         """Return costs (n,)."""
-        cost = self._function()
-        return np.array([cost(arch) for arch in archs], dtype=np.float64)
+        return np.asarray(self._costs(archs), dtype=np.float64)
 
-    def _function(self) -> Callable[[Architecture], float]:
-        from supernet.cost import kv_cache_bytes, macs, parameter_count
-
-        config, shape = self.config, {"seq_len": self.seq_len, "batch_size": self.batch_size}
-        return {
-            "n_params": lambda arch: parameter_count(config, arch).total,
-            "n_params_decoder": lambda arch: parameter_count(config, arch).decoder,
-            "macs": lambda arch: macs(config, arch, **shape),
-            "flops": lambda arch: 2 * macs(config, arch, **shape),
-            "kv_cache_mib": lambda arch: kv_cache_bytes(config, arch, **shape) / 2**20,
-        }[self.metric]
+    def _costs(self, archs: Sequence[Architecture]) -> NDArray[np.int64] | Floats:
+        if self.metric == "n_params":
+            return parameter_counts(self.config, archs).total
+        if self.metric == "n_params_decoder":
+            return parameter_counts(self.config, archs).decoder
+        if self.metric == "kv_cache_mib":
+            elements = kv_cache_elements(self.config, archs, seq_len=self.tokens)
+            return self.batch_size * BYTES_PER_ELEMENT * elements / 2**20
+        macs = self.batch_size * mac_counts(self.config, archs, seq_len=self.tokens).total
+        return 2 * macs if self.metric == "flops" else macs
 
 
 # --- negation, tables, functions --------------------------------------------------------------------------------------

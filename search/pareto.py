@@ -37,7 +37,7 @@ def as_values(values: ArrayLike) -> Floats:
 
 def is_valid(values: ArrayLike) -> NDArray[np.bool_]:
     """Return which rows (n,) hold only finite numbers."""
-    return np.isfinite(as_values(values)).all(axis=1)
+    return np.asarray(np.isfinite(as_values(values)).all(axis=1))
 
 
 def nondominated(values: ArrayLike, *, dominance: Dominance = "pareto", duplicates: bool = True) -> NDArray[np.bool_]:

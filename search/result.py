@@ -16,6 +16,10 @@ from supernet.artifacts import atomic_path, read_json, write_json
 if TYPE_CHECKING:
     import pandas as pd
 
+_OWN = {  # of the summary; the rest are details
+    "algorithm", "seed", "objectives", "n_evaluations", "n_infeasible", "n_without_result", "n_front", "hypervolume",
+    "normalisation", "seconds",
+}  # fmt: skip
 EVALUATIONS, FRONT, STATE, SUMMARY = "evaluations.parquet", "front.parquet", "state.json", "summary.json"
 
 
@@ -141,8 +145,6 @@ class SearchResult:
         if not (folder / SUMMARY).is_file():
             raise FileNotFoundError(f"{folder} holds no finished search ({SUMMARY} is missing)")
         summary = read_json(folder / SUMMARY)
-        known = ("algorithm", "seed", "objectives", "n_evaluations", "n_infeasible", "n_without_result", "n_front")
-        known += ("hypervolume", "normalisation", "seconds")
         return cls(
             evaluations=read_parquet(folder / EVALUATIONS),
             objectives=tuple(ObjectiveInfo(**o) for o in summary["objectives"]),
@@ -150,7 +152,7 @@ class SearchResult:
             seed=summary["seed"],
             seconds=summary["seconds"],
             run_dir=folder,
-            details={key: value for key, value in summary.items() if key not in known},
+            details={key: value for key, value in summary.items() if key not in _OWN},
         )
 
 
