@@ -93,7 +93,7 @@ def config_names() -> list[str]:
 def unsupported_features(config: ModelConfig) -> list[str]:
     """Return, in words, what a litgpt config uses that sub-networks do not support (empty: all is supported)."""
     found: list[str] = []
-    if config.mlp_class_name == "LLaMAMoE" or getattr(config, "n_expert", 0):
+    if config.mlp_class_name == "LLaMAMoE" or getattr(config, "n_expert", None):
         found.append("mixture of experts (mlp_class_name='LLaMAMoE', n_expert > 0)")
     if getattr(config, "latent_attention", None):
         found.append("multi-head latent attention (latent_attention)")

@@ -2,7 +2,7 @@
 
 A layer's attention is one gene, a legal (n_head, n_query_groups) pair, so that sampling, mutation and crossover never
 leave the space whatever the family (MHA, GQA, MQA). Weights are shared by prefix: (h, g) uses the first g groups and
-the first h/g heads of each, which is legal when h % g == 0, g <= G and h/g <= H/G for a supernet with H heads, G groups.
+the first h/g heads of each, legal when h % g == 0, g <= G and h/g <= H/G for a supernet of H heads and G groups.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations, product
 from math import comb
-from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -83,56 +82,56 @@ class SearchSpace:
             if values is not None:
                 object.__setattr__(self, name, _choices(self.name, name, values))
         if (self.mlp_ratio is None) == (self.intermediate_size is None):
-            raise ValueError(f"space {self.name!r}: give exactly one of mlp_ratio and intermediate_size")
+            raise self._error("give exactly one of mlp_ratio and intermediate_size")
         if self.layer_choice not in ("prefix", "subset"):
-            raise ValueError(f"space {self.name!r}: layer_choice = {self.layer_choice!r}; allowed: 'prefix', 'subset'")
+            raise self._error(f"layer_choice = {self.layer_choice!r}; allowed: 'prefix', 'subset'")
         if self.bias is None:
             object.__setattr__(self, "bias", (bool(self.config.get("bias", True)),))
         object.__setattr__(self, "config", self._filled_config())
-        self._check_mlp_choices()
-        self._check_supported()
-        for heads in self.n_head:
-            if not any(pair[0] == heads for pair in self.attention_choices):
-                raise ValueError(
-                    f"space {self.name!r}: n_head = {heads} fits no choice of n_query_groups; "
-                    f"legal (n_head, n_query_groups) pairs are {self.attention_choices}"
-                )
+        self._check_choices()
+        if found := unsupported_features(self.model_config):
+            raise self._error(f"sub-networks do not support {'; '.join(found)}")
 
-    def _check_mlp_choices(self) -> None:
+    def _error(self, text: str) -> ValueError:
+        return ValueError(f"space {self.name!r}: {text}")
+
+    def _check_choices(self) -> None:
+        for index, name, values in ((0, "n_head", self.n_head), (1, "n_query_groups", self.n_query_groups or ())):
+            for value in values:
+                if all(pair[index] != value for pair in self.attention_choices):
+                    pairs = self.attention_choices
+                    raise self._error(
+                        f"{name} = {value} is in no legal (n_head, n_query_groups) pair; those are {pairs}"
+                    )
         for width in self.n_embd:
             sizes = self.mlp_choices(width)
             if len(set(sizes)) < len(sizes) or min(sizes) < 1:
-                raise ValueError(
-                    f"space {self.name!r}: mlp_ratio = {self.mlp_ratio} gives intermediate sizes {sizes} at n_embd = "
-                    f"{width}; give ratios whose rounded products are distinct and at least 1"
+                raise self._error(
+                    f"mlp_ratio = {self.mlp_ratio} gives intermediate sizes {sizes} at n_embd = {width}; "
+                    "give ratios whose rounded products are distinct and at least 1"
                 )
-
-    def _check_supported(self) -> None:
-        if found := unsupported_features(self.model_config):
-            raise ValueError(f"space {self.name!r}: sub-networks do not support {'; '.join(found)}")
 
     def _filled_config(self) -> dict[str, Any]:
         """Complete `config` with the sizes of the largest network."""
         config = {k: v for k, v in self.config.items() if k != "n_query_groups" or v is not None}  # None: litgpt's MHA
-        heads = max(self.n_head)
+        width, heads = max(self.n_embd), max(self.n_head)
         groups = max(self.n_query_groups) if self.n_query_groups else config.get("n_query_groups", heads)
         sizes = {
-            "n_embd": max(self.n_embd), "n_layer": max(self.n_layer), "n_head": heads, "n_query_groups": groups,
-            "intermediate_size": max(self.mlp_choices(max(self.n_embd))), "bias": any(self.bias or ()),
+            "n_embd": width, "n_layer": max(self.n_layer), "n_head": heads, "n_query_groups": groups,
+            "intermediate_size": max(self.mlp_choices(width)), "bias": any(self.bias or ()),
         }  # fmt: skip
         for name, value in sizes.items():
             if config.get(name, value) != value:
-                raise ValueError(
-                    f"space {self.name!r}: config has {name} = {config[name]}, but the largest choice is {value}; "
+                raise self._error(
+                    f"config has {name} = {config[name]}, but the largest choice is {value}; "
                     "the supernet is the largest network of its space"
                 )
+        if heads % groups:
+            raise self._error(f"the largest n_head = {heads} is no multiple of the largest n_query_groups = {groups}")
         if config.get("head_size") is None:
-            if sizes["n_embd"] % heads:
-                raise ValueError(
-                    f"space {self.name!r}: n_embd = {sizes['n_embd']} is no multiple of n_head = {heads}; "
-                    "give head_size in config"
-                )
-            config["head_size"] = sizes["n_embd"] // heads
+            if width % heads:
+                raise self._error(f"n_embd = {width} is no multiple of n_head = {heads}; give head_size in config")
+            config["head_size"] = width // heads
         return config | sizes
 
     # --- choices ------------------------------------------------------------------------------------------------
@@ -399,8 +398,8 @@ def _choices(space: str, name: str, values: Any) -> tuple[Any, ...]:
         if any(v not in (True, False) for v in items):
             raise ValueError(f"space {space!r}: bias = {values!r}; choices are true and false")
         return tuple(sorted(bool(v) for v in items))
-    kind: type = Real if name == "mlp_ratio" else Integral
+    kind = (int, float, np.number) if name == "mlp_ratio" else (int, np.integer)
     if any(isinstance(v, bool) or not isinstance(v, kind) or not 0 < v < float("inf") for v in items):
-        what = "numbers" if kind is Real else "integers"
+        what = "numbers" if name == "mlp_ratio" else "integers"
         raise ValueError(f"space {space!r}: {name} = {values!r}; choices are positive {what}")
     return tuple(sorted(float(v) if v != int(v) else int(v) for v in items))

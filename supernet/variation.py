@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -63,13 +63,13 @@ def neighbours(space: SearchSpace, arch: Architecture) -> Iterator[Architecture]
     for name, size in (("n_embd", len(space.n_embd)), ("bias", len(space.bias_choices))):
         for value in range(size):
             if value != getattr(genome, name):
-                yield space.architecture(genome._replace(**{name: value}))
+                yield space.architecture(_replaced(genome, name, value))
     for name, size in _layer_genes(space):
         genes = getattr(genome, name)
         for slot in range(len(genes) if space.per_layer else 1):
             for value in range(size):
                 if value != genes[slot]:
-                    yield space.architecture(genome._replace(**{name: _changed(space, genes, slot, value)}))
+                    yield space.architecture(_replaced(genome, name, _changed(space, genes, slot, value)))
     for layers in _layer_neighbours(space, genome.layers):
         yield space.architecture(_with_layers(genome, layers, lambda genes, _: genes[-1]))
 
@@ -97,15 +97,19 @@ def _layer_genes(space: SearchSpace) -> tuple[tuple[str, int], ...]:
 
 
 def _whole_move(name: str, size: int) -> Move:
-    return lambda genome, rng: genome._replace(**{name: _other(getattr(genome, name), size, rng)})
+    return lambda genome, rng: _replaced(genome, name, _other(getattr(genome, name), size, rng))
 
 
 def _layer_move(space: SearchSpace, name: str, size: int, slot: int) -> Move:
     def move(genome: Genome, rng: np.random.Generator) -> Genome:
         genes = getattr(genome, name)
-        return genome._replace(**{name: _changed(space, genes, slot, _other(genes[slot], size, rng))})
+        return _replaced(genome, name, _changed(space, genes, slot, _other(genes[slot], size, rng)))
 
     return move
+
+
+def _replaced(genome: Genome, name: str, value: Any) -> Genome:
+    return genome._replace(**{name: value})
 
 
 def _changed(space: SearchSpace, genes: tuple[int, ...], slot: int, value: int) -> tuple[int, ...]:
