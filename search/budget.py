@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from search.objectives import COST_UNITS, CostObjective, Objective
+from hw_profiles.table import METRICS
+from search.objectives import COST_METRICS, CostObjective, Objective
 from search.pareto import Floats
 from supernet.architecture import Architecture
 from supernet.space import SearchSpace
-
-_HIGHER_IS_BETTER = ("tokens_per_s",)
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Budget:
 
     Attributes:
         metric: name of a metric, with its unit (latency_ms, n_params_decoder, kv_cache_mib, ...).
-        limit: the largest value allowed; for tokens_per_s the smallest.
+        limit: the largest value allowed; for metrics where more is better (tokens_per_s) the smallest.
         device: where it holds; None for the only device known, or for metrics without a device.
     """
 
@@ -33,8 +32,13 @@ class Budget:
         if not np.isfinite(self.limit):
             raise ValueError(f"budget {self.metric}: limit = {self.limit}; give a finite number")
 
+    @property
+    def is_minimum(self) -> bool:
+        """Whether the limit is the smallest value allowed."""
+        return self.metric in METRICS and METRICS[self.metric].higher_is_better
+
     def __str__(self) -> str:
-        sign = ">=" if self.metric in _HIGHER_IS_BETTER else "<="
+        sign = ">=" if self.is_minimum else "<="
         return f"{self.metric} {sign} {self.limit:g}" + (f" on {self.device}" if self.device else "")
 
 
@@ -48,7 +52,7 @@ class Constraint:
     def violation(self, values: Floats) -> Floats:
         """Return by how much (n,) values miss the limit, as a share of it; 0 where it is met, NaN where unknown."""
         excess = values - self.budget.limit
-        if self.budget.metric in _HIGHER_IS_BETTER:
+        if self.budget.is_minimum:
             excess = -excess
         return np.maximum(excess, 0.0) / (abs(self.budget.limit) or 1.0)
 
@@ -81,9 +85,9 @@ def _measured_by(budget: Budget, objectives: Sequence[Objective], space: SearchS
         device = getattr(objective, "device", None)
         if budget.metric in (objective.name, metric) and budget.device in (None, device):
             return objective
-    if budget.metric in COST_UNITS:
+    if budget.metric in COST_METRICS:
         return CostObjective(budget.metric, space.model_config)
-    known = sorted({o.name for o in objectives if not o.name.startswith("-")} | set(COST_UNITS))
+    known = sorted({o.name for o in objectives if not o.name.startswith("-")} | set(COST_METRICS))
     raise ValueError(f"budget {budget}: nothing measures it here; known metrics: {', '.join(known)}")
 
 
@@ -116,10 +120,9 @@ def _unreachable(constraint: Constraint, archs: Sequence[Architecture], values: 
     budget, unit = constraint.budget, constraint.objective.unit
     if np.isnan(values).all():
         return f"budget {budget}: no architecture of space {space!r} that was tried has a value of {budget.metric}"
-    higher = budget.metric in _HIGHER_IS_BETTER
-    best = int(np.nanargmax(values) if higher else np.nanargmin(values))
+    best = int(np.nanargmax(values) if budget.is_minimum else np.nanargmin(values))
     return (
-        f"budget {budget} cannot be met in space {space!r}: the {'largest' if higher else 'smallest'} value found "
+        f"budget {budget} cannot be met in space {space!r}: the {'largest' if budget.is_minimum else 'smallest'} value found "
         f"among {len(archs)} architectures is {values[best]:.6g} {unit} ({archs[best].id}). "
         "Relax the budget or widen the space."
     )

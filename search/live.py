@@ -218,9 +218,7 @@ def _read_records(file: Path) -> dict[str, QualityRecord]:
 def _append_records(file: Path, records: dict[str, QualityRecord]) -> None:
     """Append one line a record; after a line cut short by a kill a new one is begun."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    lines = [
-        json.dumps({"architecture": i, "scores": _plain(record)}, allow_nan=False) for i, record in records.items()
-    ]
+    lines = [json.dumps({"architecture": i, "scores": r.to_plain()}, allow_nan=False) for i, r in records.items()]
     with file.open("ab+") as stream:
         if stream.tell() > 0:
             stream.seek(-1, os.SEEK_END)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hw_profiles.table import METRICS
 from search.pareto import Floats
 from supernet.architecture import Architecture
 from supernet.cost import kv_cache_elements, mac_counts, parameter_counts
@@ -54,13 +55,7 @@ class Objective(Protocol):
 
 # --- closed-form costs ------------------------------------------------------------------------------------------------
 
-COST_UNITS = {
-    "n_params": "parameters",
-    "n_params_decoder": "parameters",
-    "macs": "MACs",
-    "flops": "FLOPs",
-    "kv_cache_mib": "MiB",
-}
+COST_METRICS = tuple(metric.name for metric in METRICS.values() if metric.exact)
 BYTES_PER_ELEMENT = 2  # of the KV cache: 16-bit floats
 
 
@@ -81,8 +76,8 @@ class CostObjective:
     batch_size: int = 1
 
     def __post_init__(self) -> None:
-        if self.metric not in COST_UNITS:
-            raise ValueError(f"metric = {self.metric!r} has no closed form; allowed: {', '.join(COST_UNITS)}")
+        if self.metric not in COST_METRICS:
+            raise ValueError(f"metric = {self.metric!r} has no closed form; allowed: {', '.join(COST_METRICS)}")
 
     @property
     def name(self) -> str:
@@ -92,7 +87,7 @@ class CostObjective:
     @property
     def unit(self) -> str:
         """Unit of the metric."""
-        return COST_UNITS[self.metric]
+        return METRICS[self.metric].unit
 
     @property
     def is_free(self) -> bool:
