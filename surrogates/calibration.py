@@ -1,0 +1,192 @@
+"""Prediction intervals that hold what they say: conformal quantiles of residuals of rows the model has not seen.
+
+Split conformal (Papadopoulos et al. 2002; Lei et al. 2018): with n exchangeable residuals, the k-th smallest bounds the
+next one from above with probability at least k / (n + 1), whatever the model and the noise. Residuals are log(y / mean)
+where targets are positive, so that intervals are relative; their signs are kept, so that skewed noise gives skewed
+intervals. Small tables cannot spare rows: "cross" takes out-of-fold residuals and a model of all rows, as CV+ and the
+jackknife+ do (Barber et al. 2021); its coverage is close to nominal but not guaranteed. No torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, floor
+from typing import Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils.validation import check_is_fitted
+
+from surrogates.models import out_of_fold
+from surrogates.prediction import FittedState, Prediction, Surrogate, checked_rows, log_where, shaped
+
+LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)  # the intervals that hold 50, 80 and 90 %, and the median
+
+
+def rows_needed(levels: Sequence[float]) -> int:
+    """Return how many residuals the quantiles at `levels` need: n >= q / (1 - q) for every q or 1 - q.
+
+    Raises:
+        ValueError: a level is not between 0 and 1.
+
+    Example:
+        >>> rows_needed([0.5]), rows_needed([0.05, 0.95]), rows_needed([0.99])
+        (1, 19, 99)
+    """
+    for level in levels:
+        if not 0 < level < 1:
+            raise ValueError(f"quantile level {level}: give numbers between 0 and 1, both excluded")
+    return max((ceil(max(q, 1 - q) / min(q, 1 - q) - 1e-9) for q in levels), default=1)
+
+
+def levels_possible(n: int, levels: Sequence[float] = LEVELS) -> tuple[float, ...]:
+    """Return those of `levels` that n residuals are enough for, ascending."""
+    return tuple(sorted(level for level in levels if rows_needed([level]) <= n))
+
+
+@dataclass(frozen=True)
+class ResidualQuantiles:
+    """Residuals of rows that the model has not seen, and the quantiles they give.
+
+    Attributes:
+        residuals: (n, t), each column ascending; log(y / mean) or y - mean.
+        log: (t,) bool, which of the two.
+    """
+
+    residuals: np.ndarray
+    log: np.ndarray
+
+    @classmethod
+    def of(cls, Y: np.ndarray, predicted: np.ndarray) -> ResidualQuantiles:
+        """Return the residuals of targets Y (n,) or (n, t) and their predictions, which are positive where Y is.
+
+        Raises:
+            ValueError: shapes that differ, or numbers that are not finite.
+        """
+        Y, predicted = np.asarray(Y, float), np.asarray(predicted, float)
+        if Y.shape != predicted.shape or Y.ndim not in (1, 2) or not len(Y):
+            raise ValueError(f"Y has shape {Y.shape}, predictions {predicted.shape}: give the same, at least one row")
+        Y, predicted = Y.reshape(len(Y), -1), predicted.reshape(len(Y), -1)
+        positive = np.minimum(Y.min(axis=0), predicted.min(axis=0)) > 0
+        residuals = log_where(Y, positive) - log_where(predicted, positive)
+        if not np.isfinite(residuals).all():
+            raise ValueError("targets or predictions hold numbers that are not finite: leave those rows out")
+        return cls(np.sort(residuals, axis=0), positive)
+
+    def quantiles(self, levels: Sequence[float]) -> np.ndarray:
+        """Return the finite-sample quantiles of the residuals, (t, q).
+
+        Upper levels take rank ceil(q (n + 1)) and lower ones floor(q (n + 1)): never too narrow.
+
+        Raises:
+            ValueError: too few residuals for a level; says how many are needed.
+        """
+        n = len(self.residuals)
+        if n < (needed := rows_needed(levels)):
+            raise ValueError(
+                f"quantiles at {', '.join(f'{q:g}' for q in levels)} need at least {needed} rows, there are {n}: "
+                f"measure {needed - n} more, or ask for levels between {1 / (n + 1):.3g} and {n / (n + 1):.3g}"
+            )
+        ranks = [_rank(level, n) for level in levels]
+        return self.residuals[np.array(ranks, int) - 1].T
+
+    def predict(self, mean: np.ndarray, levels: Sequence[float] | None = None) -> Prediction:
+        """Return a prediction with standard deviation and quantiles around point predictions (n,) or (n, t).
+
+        `levels` defaults to those of `LEVELS` that the number of residuals allows.
+        """
+        chosen = levels_possible(len(self.residuals)) if levels is None else tuple(sorted(levels))
+        offsets = self.quantiles(chosen)
+        means = mean.reshape(len(mean), -1)
+        shifted = means[:, :, None] + offsets
+        scaled = means[:, :, None] * np.exp(np.where(self.log[:, None], offsets, 0.0))
+        quantiles = np.where(self.log[:, None], scaled, shifted)
+        single = mean.ndim == 1
+        return Prediction(mean, shaped(self._std(means), single), chosen, quantiles[:, 0] if single else quantiles)
+
+    def _std(self, means: np.ndarray) -> np.ndarray:
+        """Return the standard deviation (n, t): log-normal, mean * sqrt(exp(s^2) - 1), where residuals are logs."""
+        square = (self.residuals**2).mean(axis=0)
+        return np.where(self.log, means * np.sqrt(np.expm1(np.where(self.log, square, 0.0))), np.sqrt(square))
+
+
+class ConformalSurrogate(BaseEstimator):
+    """A surrogate with calibrated standard deviations and quantiles.
+
+    Args:
+        model: what predicts.
+        method: "cross" fits the model to all rows and takes out-of-fold residuals; "split" keeps rows apart for the
+            residuals, which costs accuracy and gives coverage that is guaranteed for exchangeable rows.
+        folds: of "cross".
+        calibration_share: share of the rows that "split" keeps apart.
+        seed: of the folds and of the split.
+    """
+
+    def __init__(
+        self, model: Surrogate, *, method: str = "cross", folds: int = 5, calibration_share: float = 0.3, seed: int = 0
+    ) -> None:
+        self.model = model
+        self.method = method
+        self.folds = folds
+        self.calibration_share = calibration_share
+        self.seed = seed
+
+    def fit(self, X: np.ndarray, Y: np.ndarray) -> Self:
+        """Fit the model and its residuals to X (n, d) and Y (n,) or (n, t).
+
+        Raises:
+            ValueError: an unknown method, or too few rows.
+        """
+        if self.method not in ("cross", "split"):
+            raise ValueError(f"method = {self.method!r}; allowed: 'cross', 'split'")
+        X, targets, single = checked_rows(X, Y)
+        Y = shaped(targets, single)
+        if self.method == "split":
+            return self._fit_split(X, Y)
+        self.calibration_ = ResidualQuantiles.of(Y, out_of_fold(self.model, X, Y, folds=self.folds, seed=self.seed))
+        self.model_ = clone(self.model).fit(X, Y)
+        return self
+
+    def _fit_split(self, X: np.ndarray, Y: np.ndarray) -> Self:
+        order = np.random.default_rng(self.seed).permutation(len(X))
+        apart = round(self.calibration_share * len(X))
+        if not 1 <= apart <= len(X) - 2:
+            raise ValueError(
+                f"calibration_share = {self.calibration_share} of {len(X)} rows leaves {len(X) - apart} to fit and "
+                f"{apart} to calibrate: at least 2 and 1 are needed"
+            )
+        kept, held = order[apart:], order[:apart]
+        self.model_ = clone(self.model).fit(X[kept], Y[kept])
+        self.calibration_ = ResidualQuantiles.of(Y[held], self.model_.predict(X[held]).mean)
+        return self
+
+    def predict(self, X: np.ndarray, *, levels: Sequence[float] | None = None) -> Prediction:
+        """Predict X (n, d) with quantiles at `levels` (default: those of `LEVELS` that the rows allow).
+
+        Raises:
+            ValueError: too few rows for a level; says how many are needed.
+        """
+        check_is_fitted(self)
+        return self.calibration_.predict(self.model_.predict(X).mean, levels)
+
+    def state(self) -> FittedState:
+        """Return the model and the residuals."""
+        check_is_fitted(self)
+        inner = self.model_.state()
+        arrays = {f"model.{name}": value for name, value in inner.arrays.items()}
+        own = {"residuals": self.calibration_.residuals, "residuals_log": self.calibration_.log}
+        return FittedState(arrays | own, inner.boosters)
+
+    def restore(self, state: FittedState) -> Self:
+        """Take what `state` gave."""
+        inner = {k.removeprefix("model."): v for k, v in state.arrays.items() if k.startswith("model.")}
+        self.model_ = clone(self.model).restore(FittedState(inner, state.boosters))
+        self.calibration_ = ResidualQuantiles(state.arrays["residuals"], state.arrays["residuals_log"])
+        return self
+
+
+def _rank(level: float, n: int) -> int:
+    """Return the 1-based rank of the order statistic; rounding noise of level * (n + 1) does not count."""
+    position = level * (n + 1)
+    return ceil(position - 1e-9) if level >= 0.5 else floor(position + 1e-9)
