@@ -120,9 +120,9 @@ def _unreachable(constraint: Constraint, archs: Sequence[Architecture], values: 
     budget, unit = constraint.budget, constraint.objective.unit
     if np.isnan(values).all():
         return f"budget {budget}: no architecture of space {space!r} that was tried has a value of {budget.metric}"
-    best = int(np.nanargmax(values) if budget.is_minimum else np.nanargmin(values))
+    kind, pick = ("largest", np.nanargmax) if budget.is_minimum else ("smallest", np.nanargmin)
+    best = int(pick(values))
     return (
-        f"budget {budget} cannot be met in space {space!r}: the {'largest' if budget.is_minimum else 'smallest'} value found "
-        f"among {len(archs)} architectures is {values[best]:.6g} {unit} ({archs[best].id}). "
-        "Relax the budget or widen the space."
+        f"budget {budget} cannot be met in space {space!r}: the {kind} value found among {len(archs)} architectures "
+        f"is {values[best]:.6g} {unit} ({archs[best].id}). Relax the budget or widen the space."
     )
