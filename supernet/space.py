@@ -12,15 +12,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations, product
 from math import comb
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from supernet import variation
 from supernet.architecture import Architecture
 from supernet.litgpt_config import ModelConfig, model_config, unsupported_features
-
-T = TypeVar("T")
 
 
 class Genome(NamedTuple):
@@ -257,7 +255,7 @@ class SearchSpace:
 
     def sample(self, rng: np.random.Generator) -> Architecture:
         """Draw every gene uniformly and independently, as HW-GPT-Bench does (always legal)."""
-        layers = self._sample_layers(self._pick(rng, self.n_layer), rng)
+        layers = self._sample_layers(self.n_layer[rng.integers(len(self.n_layer))], rng)
         attention = self._sample_genes(len(self.attention_choices), len(layers), rng)
         mlp = self._sample_genes(self.n_mlp, len(layers), rng)
         embd, bias = int(rng.integers(len(self.n_embd))), int(rng.integers(len(self.bias_choices)))
@@ -383,10 +381,6 @@ class SearchSpace:
         if self.per_layer:
             return tuple(rng.integers(size, size=n).tolist())
         return (int(rng.integers(size)),) * n
-
-    @staticmethod
-    def _pick(rng: np.random.Generator, values: Sequence[T]) -> T:
-        return values[int(rng.integers(len(values)))]
 
 
 def _choices(space: str, name: str, values: Any) -> tuple[Any, ...]:
