@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -33,12 +34,75 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes files private
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: str | Path, *, names: Collection[str]) -> Iterator[Path]:
+    """Give a temporary folder beside `folder` that replaces it when the block ends without an error.
+
+    After an error, a kill or a full disk the old folder is still there (`restore_folder` finds it again if the kill
+    fell between the two renames).
+
+    Args:
+        folder: its parents are made when needed.
+        names: the files that may be replaced.
+
+    Raises:
+        ValueError: `folder` holds other files, which would be lost; or it is a file.
+    """
+    folder = restore_folder(folder)
+    if folder.exists():
+        others = sorted({path.name for path in folder.iterdir()} - set(names)) if folder.is_dir() else ["(a file)"]
+        if others:
+            raise ValueError(f"{folder} holds {', '.join(others[:5])}, which this would delete: give another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    try:
+        yield temporary
+        for path in temporary.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        temporary.chmod(0o777 & ~_umask())  # mkdtemp makes folders private
+        _swap(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def restore_folder(folder: str | Path) -> Path:
+    """Return the folder's resolved path; the old one is put back if a kill fell while it was being replaced."""
+    folder = Path(folder).resolve()
+    previous = _previous(folder)
+    if previous.is_dir() and not folder.exists():
+        previous.rename(folder)
+    return folder
+
+
+def _previous(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.previous")
+
+
+def _swap(new: Path, folder: Path) -> None:
+    """Let `new` take the place of `folder`: two renames, since no portable call replaces a folder that is not empty."""
+    previous = _previous(folder)
+    shutil.rmtree(previous, ignore_errors=True)
+    if folder.exists():
+        folder.rename(previous)
+    try:
+        new.rename(folder)
+    except OSError:
+        restore_folder(folder)
+        raise
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def write_text(path: str | Path, text: str) -> Path:

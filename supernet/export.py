@@ -1,0 +1,230 @@
+"""Export a sub-network so that stock litgpt or stock transformers loads it; the export is read back and compared."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import litgpt
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from supernet.architecture import Architecture
+from supernet.artifacts import atomic_folder, restore_folder, write_json, write_text
+from supernet.checkpoint import (
+    ARCHITECTURE_FILE,
+    CONFIG_FILE,
+    TOKENIZER_FILES,
+    load_subnet,
+    write_checkpoint_card,
+    write_model_config,
+)
+from supernet.hf_layouts import Layout
+from supernet.huggingface import hf_config, layout_for, zero_biases
+from supernet.text import ByteTokenizer, Tokenizer
+from supernet.weights import to_hf
+
+TOLERANCE = 1e-4  # of the logits, in float32
+_LITGPT_FILES = (*TOKENIZER_FILES, "lit_model.pth", CONFIG_FILE, ARCHITECTURE_FILE, "card.json")
+_HF_FILES = (*TOKENIZER_FILES, "config.json", "model.safetensors", "card.json")
+
+
+@dataclass(frozen=True)
+class Export:
+    """An exported sub-network.
+
+    Attributes:
+        folder: where it lies.
+        loads_with: what reads it.
+        max_difference: largest absolute difference of the logits of the export, read back, from the sub-network's
+            (float32, random tokens).
+    """
+
+    folder: Path
+    loads_with: str
+    max_difference: float
+
+
+def export_subnet(
+    folder: str | Path,
+    gpt: litgpt.GPT,
+    arch: Architecture,
+    *,
+    format: Literal["hf", "litgpt"],
+    tokenizer: Tokenizer | None = None,
+    card: Mapping[str, Any] | None = None,
+) -> Export:
+    """Export an extracted sub-network in one of the formats; see `export_hf` and `export_litgpt`."""
+    exporters = {"hf": export_hf, "litgpt": export_litgpt}
+    if format not in exporters:
+        raise ValueError(f"format = {format!r}; allowed: {', '.join(exporters)}")
+    return exporters[format](folder, gpt, arch, tokenizer=tokenizer, card=card)
+
+
+def export_litgpt(
+    folder: str | Path,
+    gpt: litgpt.GPT,
+    arch: Architecture,
+    *,
+    tokenizer: Tokenizer | None = None,
+    card: Mapping[str, Any] | None = None,
+) -> Export:
+    """Write lit_model.pth, model_config.yaml and architecture.json.
+
+    Stock litgpt loads it when the layers are of one shape; otherwise `supernet.checkpoint.load_subnet` does, since
+    litgpt's config has one number for all layers. Tied embeddings are written twice, as litgpt wants them.
+
+    Args:
+        folder: where to; an existing folder may hold nothing but such an export.
+        gpt: what `extract(supernet, arch)` gave.
+        arch: its architecture.
+        tokenizer: of its text.
+        card: as in `save_supernet`.
+
+    Raises:
+        ValueError: the folder holds other files.
+    """
+    with atomic_folder(folder, names=_LITGPT_FILES) as new:
+        write_model_config(new, gpt.config)
+        write_json(new / ARCHITECTURE_FILE, arch.to_dict())
+        torch.save({name: t.detach().cpu().clone() for name, t in gpt.state_dict().items()}, new / "lit_model.pth")
+        difference = _difference(gpt, _load_litgpt(new, arch))
+        _write_companions(new, tokenizer, card, arch, difference)
+    reader = "litgpt" if arch.is_uniform else "supernet.checkpoint.load_subnet (its layers differ)"
+    return Export(restore_folder(folder), reader, difference)
+
+
+def export_hf(
+    folder: str | Path,
+    gpt: litgpt.GPT,
+    arch: Architecture,
+    *,
+    tokenizer: Tokenizer | None = None,
+    card: Mapping[str, Any] | None = None,
+) -> Export:
+    """Write a Hugging Face folder that stock `AutoModelForCausalLM.from_pretrained` loads with equal logits.
+
+    Args:
+        folder: as in `export_litgpt`.
+        gpt: what `extract(supernet, arch)` gave; its layers are of one shape.
+        arch: its architecture.
+        tokenizer: of its text; bytes become a byte-level tokenizer.json whose ids are the byte values.
+        card: as in `save_supernet`.
+
+    Raises:
+        ValueError: no stock class holds this network (says what it cannot have), or the folder holds other files.
+    """
+    layout = _layout(gpt, arch)
+    with atomic_folder(folder, names=_HF_FILES) as new:
+        _write_hf(new, gpt, layout, tokenizer)
+        difference = _difference(gpt, _load_hf(new, layout))
+        _write_companions(new, tokenizer, card, arch, difference)
+    return Export(restore_folder(folder), layout.class_name, difference)
+
+
+def _layout(gpt: litgpt.GPT, arch: Architecture) -> Layout:
+    if not arch.is_uniform:
+        raise ValueError(
+            f"{arch.id}: its layers differ in heads, groups or MLP width, and a stock Hugging Face class has one shape "
+            "for all. Export it with format=litgpt, or search a space with per_layer: false."
+        )
+    return layout_for(gpt.config)
+
+
+def _write_hf(folder: Path, gpt: litgpt.GPT, layout: Layout, tokenizer: Tokenizer | None) -> None:
+    tied = gpt.lm_head.weight is gpt.transformer.wte.weight
+    state = {name: tensor.detach().cpu() for name, tensor in gpt.state_dict().items()}
+    weights = to_hf(state, layout, gpt.config, zero_biases=zero_biases(layout, gpt.config))
+    if tied:
+        del weights[layout.names["lm_head"] + ".weight"]
+    save_file({n: t.clone().contiguous() for n, t in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    dtype = str(gpt.lm_head.weight.dtype).removeprefix("torch.")
+    special = {"bos_token_id": getattr(tokenizer, "bos_id", None), "eos_token_id": getattr(tokenizer, "eos_id", None)}
+    write_json(folder / "config.json", hf_config(layout, gpt.config, tied=tied, dtype=dtype) | special)
+
+
+def _write_companions(
+    folder: Path, tokenizer: Tokenizer | None, card: Mapping[str, Any] | None, arch: Architecture, difference: float
+) -> None:
+    is_hf = (folder / "config.json").is_file()
+    if isinstance(tokenizer, ByteTokenizer) and is_hf:
+        write_byte_level(folder)
+    elif tokenizer is not None:
+        tokenizer.save(folder)
+    if is_hf and not (folder / "generation_config.json").is_file():
+        ids = {"bos_token_id": getattr(tokenizer, "bos_id", None), "eos_token_id": getattr(tokenizer, "eos_id", None)}
+        write_json(folder / "generation_config.json", {name: value for name, value in ids.items() if value is not None})
+    given = dict(card or {})
+    given["scores"] = {**given.get("scores", {}), "max_logit_difference": difference}
+    write_checkpoint_card(folder, {"architecture": arch.id, **given}, what=f"export of sub-network {arch.id}")
+
+
+def write_byte_level(folder: Path) -> None:
+    """Write tokenizer.json and tokenizer_config.json of a tokenizer whose ids are the bytes of the text."""
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import decoders, models, pre_tokenizers
+
+    backend = Backend(models.BPE(vocab={char: byte for byte, char in enumerate(byte_characters())}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    write_text(folder / "tokenizer.json", backend.to_str(pretty=True))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    write_text(folder / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")
+
+
+def byte_characters() -> list[str]:
+    """Return the printable character that stands for each byte in byte-level BPE (Radford et al., GPT-2, 2019)."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = iter(range(256, 512))
+    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
+
+
+# --- reading back ------------------------------------------------------------------------------------------------
+
+
+class _Logits:
+    """A model that was read back, as tokens (B, T) -> logits (B, T, V)."""
+
+    def __init__(self, model: torch.nn.Module, *, is_hf: bool) -> None:
+        self.model, self.is_hf = model.float().eval(), is_hf
+
+    def __call__(self, idx: Tensor) -> Tensor:
+        return self.model(idx).logits if self.is_hf else self.model(idx)
+
+
+def _load_litgpt(folder: Path, arch: Architecture) -> _Logits:
+    if not arch.is_uniform:
+        return _Logits(load_subnet(folder)[0], is_hf=False)
+    gpt = litgpt.GPT(litgpt.Config.from_file(folder / CONFIG_FILE))
+    gpt.load_state_dict(torch.load(folder / "lit_model.pth", weights_only=True, mmap=True), strict=True)
+    return _Logits(gpt, is_hf=False)
+
+
+def _load_hf(folder: Path, layout: Layout) -> _Logits:
+    from transformers import AutoModelForCausalLM
+
+    model, info = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if info.get(problem):
+            raise ValueError(
+                f"{layout.class_name}: {problem} {sorted(map(str, info[problem]))[:3]}; nothing was exported"
+            )
+    return _Logits(model, is_hf=True)
+
+
+@torch.inference_mode()
+def _difference(gpt: litgpt.GPT, exported: _Logits) -> float:
+    """Return the largest absolute difference of the logits; raise ValueError above `TOLERANCE`."""
+    window = gpt.config.sliding_window_size or 0
+    length = min(gpt.config.block_size, window + 16 if 48 < window <= 1024 else 64)  # beyond a window where it is cheap
+    idx = torch.randint(gpt.config.padded_vocab_size, (2, length), generator=torch.Generator().manual_seed(0))
+    expected, found = copy.deepcopy(gpt).float().cpu().eval()(idx), exported(idx)
+    difference = (expected - found).abs().max().item()
+    if not difference <= TOLERANCE * max(1.0, expected.abs().max().item()):
+        raise ValueError(f"the export's logits differ from the sub-network's by {difference:.3g}; nothing was exported")
+    return difference
