@@ -231,13 +231,14 @@ class ResidualSurrogate(BaseEstimator):
         self.seed = seed
 
     def fit(self, X: np.ndarray, Y: np.ndarray) -> Self:
-        """Fit X (n, d) to Y (n,) or (n, t); the rows must be at least as many as `folds`."""
+        """Fit X (n, d) to Y (n,) or (n, t), with a fold a row where rows are fewer than `folds`."""
         X, targets, self.single_ = checked_rows(X, Y)
+        folds = min(self.folds, len(X))
         self.linear_, self.trees_ = self._parts()
-        trend = out_of_fold(self.linear_, X, targets, folds=self.folds, seed=self.seed)
+        trend = out_of_fold(self.linear_, X, targets, folds=folds, seed=self.seed)
         self.log_ = targets.min(axis=0) > 0
         left = log_where(targets, self.log_) - log_where(trend, self.log_)
-        again = out_of_fold(self.trees_, X, left, folds=self.folds, seed=self.seed + 1)
+        again = out_of_fold(self.trees_, X, left, folds=folds, seed=self.seed + 1)
         power = (again**2).sum(axis=0)
         share = (again * left).sum(axis=0) / np.where(power > 0, power, 1.0)
         self.share_ = np.clip(share, 0.0, 1.0)

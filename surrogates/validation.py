@@ -7,7 +7,7 @@ widths. Errors are relative (percent): a latency spans decades.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -75,6 +75,16 @@ class Scores:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, NaN as None."""
         return _plain(asdict(self) | {"kendall_within_width": self.kendall_within_width})
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Scores:
+        """Read what `to_dict` gives."""
+        values: dict[str, Any] = {name: float("nan") if value is None else value for name, value in data.items()}
+        values.pop("kendall_within_width", None)
+        values["width"] = data["width"]
+        values["intervals"] = tuple(IntervalScore(**interval) for interval in data["intervals"])
+        values["within_width"] = tuple(cls.from_dict(inside) for inside in data["within_width"])
+        return cls(**values)
 
 
 @dataclass(frozen=True)
