@@ -65,10 +65,13 @@ def to_genes(space: SearchSpace, archs: Sequence[Architecture]) -> np.ndarray:
         >>> to_genes(space, [space.largest(), space.smallest()]).tolist()
         [[1, 0, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0, 0]]
     """
-    genes, known = _genes(space, _arrays(space, archs))
-    if not known.all():
-        space.validate(archs[int(np.argmin(known))])  # raises, naming the gene
-        raise AssertionError(f"{archs[int(np.argmin(known))]} is in the space but was not encoded")
+    try:
+        genes, known = _genes(space, _arrays(space, archs))
+    except ValueError:  # too deep for arrays
+        known = np.zeros(len(archs), bool)
+    for i in np.flatnonzero(~known).tolist():
+        space.validate(archs[i])  # raises, naming the gene
+    assert known.all()
     return genes
 
 

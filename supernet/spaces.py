@@ -111,7 +111,9 @@ def space_from_litgpt(
     if found := unsupported_features(model):
         raise ValueError(f"no space of {model.name or 'this config'}: sub-networks do not support {'; '.join(found)}")
     if n_query_groups is None and model.n_query_groups < model.n_head:
-        n_query_groups = _default_groups(model, max(n_head or (model.n_head,)))
+        candidates = _default_groups(model, max(n_head or (model.n_head,)))
+        n_head = n_head or _default_heads(model, candidates)
+        n_query_groups = [g for g in candidates if any(_is_legal(h, g, max(n_head), max(candidates)) for h in n_head)]
     if intermediate_size is None and mlp_ratio is None:
         intermediate_size = _fractions(model.intermediate_size)
     return SearchSpace(
@@ -146,8 +148,12 @@ def _default_heads(model: ModelConfig, groups: Sequence[int] | None) -> tuple[in
     H = model.n_head
     legal = [*range(1, H + 1)]
     if groups is not None:
-        legal = [h for h in legal if any(h % g == 0 and h // g <= H // max(groups) for g in groups)]
+        legal = [h for h in legal if any(_is_legal(h, g, H, max(groups)) for g in groups)]
     return tuple(sorted({min(legal, key=lambda h: (abs(h - fraction * H), h)) for fraction in _FRACTIONS}))
+
+
+def _is_legal(h: int, g: int, H: int, G: int) -> bool:
+    return h % g == 0 and h // g <= H // G
 
 
 def _from_mapping(source: Mapping[str, Any]) -> SearchSpace:
