@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import hashlib
+import os
 import sysconfig
 import zlib
 from collections.abc import Iterator, Sequence
@@ -97,21 +98,19 @@ def find_documents(
         if left == 0:
             break
     if not documents:
-        raise ValueError(
-            f"no text in {source}: {len(files)} file(s) with {'/'.join(extensions)}, all empty or none at all"
-        )
+        kinds = ", ".join(extensions)
+        raise ValueError(f"no text in {source}: {len(files)} file(s) found ({kinds}), none with text in it")
     return documents
 
 
 def stdlib_files() -> list[tuple[str, Path]]:
     """Return name and path of the standard library's Python files, sorted; tests and installed packages left out."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    files = [
-        path
-        for path in root.rglob("*.py")
-        if not _STDLIB_LEFT_OUT.intersection(path.relative_to(root).parts) and _is_utf8(path)
-    ]
-    return sorted((path.relative_to(root).as_posix(), path) for path in files)
+    files = []
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = [name for name in subfolders if name not in _STDLIB_LEFT_OUT]
+        files += [Path(folder) / name for name in names if name.endswith(".py")]
+    return sorted((path.relative_to(root).as_posix(), path) for path in files if _is_utf8(path))
 
 
 def _files(source: str | Path | Sequence[str | Path], extensions: Sequence[str]) -> list[tuple[str, Path]]:

@@ -186,6 +186,25 @@ class TextDataModule(pl.LightningDataModule):
         """Blocks to validate on, at most `val_blocks` of them."""
         return TokenBlocks(self._slices()[1], self.seq_len).first(self.val_blocks_limit)
 
+    def blocks(self, split: str = "val", n_blocks: int | None = None) -> TokenBlocks:
+        """Return the first blocks of the "train" or "val" part, or of "all" the source, for evaluation.
+
+        Args:
+            split: which part; "all" is the source as a whole, whatever `val_source` is.
+            n_blocks: at most so many; None is all.
+
+        Raises:
+            ValueError: an unknown part, or one that does not fill a block.
+        """
+        train, val = self._slices()
+        parts = {"train": train, "val": val, "all": self.corpus.tokens}
+        if split not in parts:
+            raise ValueError(f"split = {split!r}: choose from {', '.join(parts)}")
+        blocks = TokenBlocks(parts[split], self.seq_len)
+        if not len(blocks):
+            raise ValueError(too_small_message(f"{split} part", blocks, 1))
+        return blocks.first(n_blocks)
+
     def train_batches_from(self, step: int = 0) -> Iterator[Tensor]:
         """Yield the batches of this process from batch number `step` on, without end."""
         batches = self._batches()

@@ -98,6 +98,22 @@ class LitGPTDataModule(pl.LightningDataModule):
         """Return litgpt's validation batches."""
         return TokenBatches(self._explained(self.module.val_dataloader), self.seq_len, self.module_name)
 
+    def blocks(self, split: str = "val", n_blocks: int | None = None) -> Tensor:
+        """Return the first blocks of the "train" or "val" part, (N, T + 1), for evaluation; `n_blocks` None is all.
+
+        Raises:
+            ValueError: an unknown part.
+        """
+        if split not in ("train", "val"):
+            raise ValueError(f"split = {split!r}: choose from train, val")
+        self.setup()
+        found: list[Tensor] = []
+        for batch in self.train_dataloader() if split == "train" else self.val_dataloader():
+            found.append(batch)
+            if n_blocks is not None and sum(len(b) for b in found) >= n_blocks:
+                break
+        return torch.cat(found)[:n_blocks] if found else torch.empty(0, self.seq_len + 1, dtype=torch.long)
+
     def describe(self) -> dict[str, Any]:
         """Return what a card should say about the data, as plain JSON types."""
         return {"source": f"litgpt {self.module!r}", "tokenizer": self.tokenizer.fingerprint, "seq_len": self.seq_len}

@@ -248,7 +248,7 @@ def _write_documents(
 
 
 def _bounded(sizes: np.ndarray) -> np.ndarray:
-    """Return sizes that fit uint16 and have the same sum: what is too much for one token counts for the next ones."""
+    """Return sizes that fit uint16: what is too much for one token counts for the next ones of the piece."""
     if not len(sizes) or sizes.max() <= _MAX_SIZE:
         return sizes
     bounded, carried = sizes.copy(), 0
