@@ -49,14 +49,15 @@ def copy_of(model: GPT, *, device: str = "cpu", seed: int = 0) -> GPT:
 class CpuMemoryMeter:
     """Peak memory of running a model on the CPU: the high-water mark of a forked process that makes its own copy.
 
-    A sample is VmHWM at the end minus VmRSS before the copy is made (both /proc/self/status): weights, caches,
-    activations and the work space of the math library and its threads; not the Python process with torch loaded.
+    A sample is VmHWM at the end minus VmRSS before the copy is made, less the growth of RssFile (/proc/self/status):
+    weights, caches, activations and the work space of the math library and its threads; not the Python process with
+    torch loaded, nor the pages of torch's own code that the first call touches.
     The process that forks must not have run torch operations on several threads (OpenMP does not survive a fork).
 
     Attributes:
         threads: of the forked process.
         repeats: forks.
-        warmup: calls of the workload in each fork; the peak is over all of them.
+        warmup: calls of the workload in each fork, at least 2; the peak is over all of them.
         seed: of weights and tokens.
     """
 
@@ -110,11 +111,13 @@ class CpuMemoryMeter:
 
     def _peak_kib(self, model: GPT, workload: Workload) -> int:
         torch.set_num_threads(self.threads)
-        before = process_memory_kib()["VmRSS"]
+        before = process_memory_kib()
         step = workload_step(copy_of(model, seed=self.seed).eval(), workload, seed=self.seed)
-        for _ in range(max(1, self.warmup)):
+        for _ in range(max(2, self.warmup)):  # in the second call all code is in memory, so the peak holds all of it
             step()
-        return process_memory_kib()["VmHWM"] - before
+        after = process_memory_kib()
+        code = after.get("RssFile", 0) - before.get("RssFile", 0)
+        return after["VmHWM"] - before["VmRSS"] - code
 
 
 @dataclass(frozen=True)
@@ -155,12 +158,12 @@ class CudaMemoryMeter:
 
 
 def process_memory_kib() -> dict[str, int]:
-    """Return the sizes of this process that Linux shows (VmRSS, VmHWM, ...), in KiB; empty elsewhere."""
+    """Return the sizes of this process that Linux shows (VmRSS, VmHWM, RssFile, ...), in KiB; empty elsewhere."""
     try:
         text = PROC_STATUS.read_text()
     except OSError:
         return {}
-    return {name: int(value) for name, value in re.findall(r"^(Vm\w+):\s+(\d+) kB$", text, re.MULTILINE)}
+    return {name: int(value) for name, value in re.findall(r"^((?:Vm|Rss)\w+):\s+(\d+) kB$", text, re.MULTILINE)}
 
 
 def _return_free_memory() -> None:
