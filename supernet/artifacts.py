@@ -66,7 +66,8 @@ def atomic_folder(folder: str | Path, *, names: Collection[str]) -> Iterator[Pat
         for path in temporary.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-        temporary.chmod(0o777 & ~_umask())  # mkdtemp makes folders private
+            path.chmod(0o666 & ~_umask())  # safetensors makes files private, and mkdtemp folders
+        temporary.chmod(0o777 & ~_umask())
         _swap(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

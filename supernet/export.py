@@ -14,12 +14,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from supernet.arch_list import read_architectures
 from supernet.architecture import Architecture
 from supernet.artifacts import atomic_folder, restore_folder, write_json, write_text
 from supernet.checkpoint import (
     ARCHITECTURE_FILE,
     CONFIG_FILE,
     TOKENIZER_FILES,
+    LoadedSupernet,
     load_subnet,
     write_checkpoint_card,
     write_model_config,
@@ -40,14 +42,38 @@ class Export:
 
     Attributes:
         folder: where it lies.
-        loads_with: what reads it.
+        class_name: the class that holds it.
+        loads_with: the call that reads it.
         max_difference: largest absolute difference of the logits of the export, read back, from the sub-network's
             (float32, random tokens).
     """
 
     folder: Path
+    class_name: str
     loads_with: str
     max_difference: float
+
+
+def named_architecture(name: str, loaded: LoadedSupernet) -> Architecture:
+    """Return the one architecture that `name` stands for: largest, smallest, an id, or a file with one.
+
+    Raises:
+        ValueError: it is none, several, or not in the space of the supernet.
+    """
+    if loaded.space is None and name == "largest":
+        return whole_architecture(loaded.supernet.config)
+    found = read_architectures(name, loaded.space)
+    if len(found) != 1:
+        raise ValueError(f"arch = {name!r} names {len(found)} architectures: give one")
+    return found[0]
+
+
+def whole_architecture(config: litgpt.Config) -> Architecture:
+    """Return the architecture of the whole supernet of `config`."""
+    return Architecture.uniform(
+        n_embd=config.n_embd, n_layer=config.n_layer, n_head=config.n_head, n_query_groups=config.n_query_groups,
+        intermediate_size=config.intermediate_size or 0, bias=config.bias,
+    )  # fmt: skip
 
 
 def export_subnet(
@@ -95,8 +121,8 @@ def export_litgpt(
         torch.save({name: t.detach().cpu().clone() for name, t in gpt.state_dict().items()}, new / "lit_model.pth")
         difference = _difference(gpt, _load_litgpt(new, arch))
         _write_companions(new, tokenizer, card, arch, difference)
-    reader = "litgpt" if arch.is_uniform else "supernet.checkpoint.load_subnet (its layers differ)"
-    return Export(restore_folder(folder), reader, difference)
+    reader = "litgpt.LLM.load" if arch.is_uniform else "supernet.checkpoint.load_subnet"
+    return Export(restore_folder(folder), "litgpt.GPT", f'{reader}("{folder}")', difference)
 
 
 def export_hf(
@@ -108,6 +134,9 @@ def export_hf(
     card: Mapping[str, Any] | None = None,
 ) -> Export:
     """Write a Hugging Face folder that stock `AutoModelForCausalLM.from_pretrained` loads with equal logits.
+
+    A network with attention softcapping (Gemma 2) must be loaded with attn_implementation="eager": transformers'
+    default leaves softcapping out. `Export.loads_with` has the call.
 
     Args:
         folder: as in `export_litgpt`.
@@ -122,9 +151,12 @@ def export_hf(
     layout = _layout(gpt, arch)
     with atomic_folder(folder, names=_HF_FILES) as new:
         _write_hf(new, gpt, layout, tokenizer)
-        difference = _difference(gpt, _load_hf(new, layout))
+        attention = _attention(gpt.config)
+        difference = _difference(gpt, _load_hf(new, layout, attention))
         _write_companions(new, tokenizer, card, arch, difference)
-    return Export(restore_folder(folder), layout.class_name, difference)
+    options = f', attn_implementation="{attention}"' if attention else ""
+    call = f'AutoModelForCausalLM.from_pretrained("{folder}"{options})'
+    return Export(restore_folder(folder), layout.class_name, call, difference)
 
 
 def _layout(gpt: litgpt.GPT, arch: Architecture) -> Layout:
@@ -134,6 +166,11 @@ def _layout(gpt: litgpt.GPT, arch: Architecture) -> Layout:
             "for all. Export it with format=litgpt, or search a space with per_layer: false."
         )
     return layout_for(gpt.config)
+
+
+def _attention(config: litgpt.Config) -> str | None:
+    """Return the attention that transformers must be asked for: its default, SDPA, leaves softcapping out silently."""
+    return "eager" if config.attention_logit_softcapping else None
 
 
 def _write_hf(folder: Path, gpt: litgpt.GPT, layout: Layout, tokenizer: Tokenizer | None) -> None:
@@ -151,12 +188,11 @@ def _write_hf(folder: Path, gpt: litgpt.GPT, layout: Layout, tokenizer: Tokenize
 def _write_companions(
     folder: Path, tokenizer: Tokenizer | None, card: Mapping[str, Any] | None, arch: Architecture, difference: float
 ) -> None:
-    is_hf = (folder / "config.json").is_file()
-    if isinstance(tokenizer, ByteTokenizer) and is_hf:
-        write_byte_level(folder)
-    elif tokenizer is not None:
+    if tokenizer is not None:
         tokenizer.save(folder)
-    if is_hf and not (folder / "generation_config.json").is_file():
+    if isinstance(tokenizer, ByteTokenizer):
+        write_byte_level(folder)  # for other libraries than ours
+    if not (folder / "generation_config.json").is_file():
         ids = {"bos_token_id": getattr(tokenizer, "bos_id", None), "eos_token_id": getattr(tokenizer, "eos_id", None)}
         write_json(folder / "generation_config.json", {name: value for name, value in ids.items() if value is not None})
     given = dict(card or {})
@@ -205,10 +241,19 @@ def _load_litgpt(folder: Path, arch: Architecture) -> _Logits:
     return _Logits(gpt, is_hf=False)
 
 
-def _load_hf(folder: Path, layout: Layout) -> _Logits:
+def _load_hf(folder: Path, layout: Layout, attention: str | None) -> _Logits:
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
-    model, info = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    shows_bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder, attn_implementation=attention, local_files_only=True, output_loading_info=True
+        )
+    finally:
+        if shows_bars:
+            logging.enable_progress_bar()
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info.get(problem):
             raise ValueError(
