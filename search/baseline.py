@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from search.algorithms.nsga2 import NSGA2
-from search.budget import Budget, constrain
+from search.budget import Budget, Constraint, constrain
 from search.objectives import CostObjective, NegatedObjective, Objective
 from search.result import SearchResult, spread
 from search.run import Problem, run_search
@@ -32,7 +32,7 @@ def parameter_count_front(
     n_free_evaluations: int = 20_000,
     population: int = 100,
     seed: int = 0,
-    budgets: Sequence[Budget] = (),
+    budgets: Sequence[Budget | Constraint] = (),
 ) -> SearchResult:
     """Search the free objectives with the parameter count in place of those that cost an evaluation of quality.
 
@@ -43,7 +43,7 @@ def parameter_count_front(
         n_free_evaluations: evaluations of proxy and free objectives.
         population: of the NSGA-II that does it.
         seed: of that search.
-        budgets: hard limits.
+        budgets: hard limits; those on a quality cannot hold here and are left to `evaluate_front`.
 
     Raises:
         ValueError: the objectives leave nothing to do: none is free, or all are.
@@ -62,7 +62,7 @@ def parameter_count_front(
         n_evaluations=n_free_evaluations,
         batch=population,
         seed=seed,
-        budgets=budgets,
+        budgets=[c for c in constrain(budgets, objectives, space) if c.objective.is_free],
     )
 
 
@@ -73,7 +73,7 @@ def evaluate_front(
     *,
     n_evaluations: int,
     name: str = "parameter_count",
-    budgets: Sequence[Budget] = (),
+    budgets: Sequence[Budget | Constraint] = (),
 ) -> SearchResult:
     """Evaluate the front of a free search on the true objectives.
 

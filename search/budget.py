@@ -69,14 +69,21 @@ def budgets_from(limits: Mapping[str, float | Mapping[str, float]]) -> list[Budg
 
 
 def constrain(
-    budgets: Sequence[Budget], objectives: Sequence[Objective], space: SearchSpace, *, extra: Sequence[Objective] = ()
+    budgets: Sequence[Budget | Constraint],
+    objectives: Sequence[Objective],
+    space: SearchSpace,
+    *,
+    extra: Sequence[Objective] = (),
 ) -> list[Constraint]:
     """Pair every budget with the objective that measures it: one of the search, one of `extra`, or a closed-form cost.
+
+    Constraints, which are such pairs, stay as they are.
 
     Raises:
         ValueError: nothing measures the metric; the message lists what is known.
     """
-    return [Constraint(budget, _measured_by(budget, [*objectives, *extra], space)) for budget in budgets]
+    known = [*objectives, *extra]
+    return [b if isinstance(b, Constraint) else Constraint(b, _measured_by(b, known, space)) for b in budgets]
 
 
 def _measured_by(budget: Budget, objectives: Sequence[Objective], space: SearchSpace) -> Objective:

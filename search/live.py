@@ -103,6 +103,7 @@ class LivePerplexityObjective:
         folder: str | Path,
         blocks: np.ndarray,
         *,
+        n_bytes: int | None = None,
         metric: Quality = "perplexity",
         cache_dir: str | Path | None = None,
         batch_size: int = 8,
@@ -114,23 +115,29 @@ class LivePerplexityObjective:
         Args:
             folder: what supernet.checkpoint.save_supernet wrote.
             blocks: validation tokens (n, T+1).
+            n_bytes: bytes of text behind the targets, for bits_per_byte.
             metric: perplexity, loss or bits_per_byte.
             cache_dir: folder of the cache.
             batch_size: blocks evaluated together.
             device: torch device.
-            precision: "32", "bf16" or "16".
+            precision: "32" or "bf16".
 
         Raises:
             FileNotFoundError: the folder holds no supernet.
+            ValueError: an unknown metric, or bits_per_byte without n_bytes.
         """
         folder = Path(folder)
+        if metric == "bits_per_byte" and n_bytes is None:
+            raise ValueError("bits_per_byte needs the length of the text: give n_bytes")
         if not (folder / "model.safetensors").is_file():
             raise FileNotFoundError(f"{folder} holds no supernet (model.safetensors is missing)")
-        evaluator = _SupernetEvaluator(folder, blocks, batch_size=batch_size, device=device, precision=precision)
+        evaluator = _SupernetEvaluator(
+            folder, blocks, n_bytes=n_bytes, batch_size=batch_size, device=device, precision=precision
+        )
         with (folder / "model.safetensors").open("rb") as file:
             weights = hashlib.file_digest(file, "sha256").hexdigest()[:16]
         data = hashlib.sha256(np.ascontiguousarray(blocks, dtype=np.int64).tobytes()).hexdigest()[:16]
-        source = f"supernet {weights}, {len(blocks)} blocks {data}, precision {precision}"
+        source = f"supernet {weights}, {len(blocks)} blocks {data}, {n_bytes} bytes, precision {precision}"
         return cls(evaluator, source=source, metric=metric, cache_dir=cache_dir)
 
     @property
@@ -171,29 +178,38 @@ class LivePerplexityObjective:
 class _SupernetEvaluator:
     """Loads the supernet once, at the first call."""
 
-    def __init__(self, folder: Path, blocks: np.ndarray, *, batch_size: int, device: str, precision: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        blocks: np.ndarray,
+        *,
+        n_bytes: int | None,
+        batch_size: int,
+        device: str,
+        precision: str,
+    ) -> None:
         self._folder = folder
         self._blocks = blocks
+        self._n_bytes = n_bytes
         self._batch_size = batch_size
         self._device = device
         self._precision = precision
         self._supernet: Any = None
 
     def __call__(self, archs: Sequence[Architecture]) -> list[QualityRecord]:
-        import torch
-
         from supernet.checkpoint import load_supernet
         from supernet.evaluate import evaluate
 
         if self._supernet is None:
-            self._supernet = load_supernet(self._folder).supernet.to(self._device).eval()
+            self._supernet = load_supernet(self._folder).supernet
         evaluations = evaluate(
             self._supernet,
             list(archs),
-            torch.from_numpy(np.ascontiguousarray(self._blocks, dtype=np.int64)),
+            self._blocks,
             batch_size=self._batch_size,
             device=self._device,
             precision=self._precision,
+            n_bytes=self._n_bytes,
         )
         return [QualityRecord.of(evaluation) for evaluation in evaluations]
 

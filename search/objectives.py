@@ -20,6 +20,9 @@ from supernet.cost import kv_cache_elements, mac_counts, parameter_counts
 from supernet.litgpt_config import ModelConfig
 
 if TYPE_CHECKING:
+    from surrogates.fitted import FittedSurrogate
+
+if TYPE_CHECKING:
     pass
 
 QUALITY_METRICS = ("perplexity", "loss", "bits_per_byte")  # each value stands for one evaluation of a network
@@ -206,3 +209,64 @@ class FunctionObjective:
     def __call__(self, archs: Sequence[Architecture]) -> Floats:
         """Return values (n,)."""
         return np.asarray(self.function(archs), dtype=np.float64)
+
+
+# --- surrogates -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SurrogateObjective:
+    """What a fitted surrogate predicts.
+
+    Attributes:
+        surrogate: one metric's, e.g. `surrogates["latency_ms"]` of a SurrogateSet.
+        quantile: None for the mean, else a conformal quantile: 0.9 is the value that 90 % of networks stay below, so
+            that a search does not chase the surrogate's luckiest errors.
+    """
+
+    surrogate: FittedSurrogate = field(repr=False)
+    quantile: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.quantile is not None and not 0 < self.quantile < 1:
+            raise ValueError(f"quantile = {self.quantile}: give a probability between 0 and 1, or None for the mean")
+
+    @property
+    def name(self) -> str:
+        """The metric; also of a quantile, which bounds the same quantity."""
+        return self.surrogate.metric
+
+    @property
+    def unit(self) -> str:
+        """Unit of the metric."""
+        return self.surrogate.unit
+
+    @property
+    def device(self) -> str:
+        """Where the metric was measured."""
+        return self.surrogate.device
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the metric is not one of quality."""
+        return self.surrogate.metric not in QUALITY_METRICS
+
+    @property
+    def identity(self) -> str:
+        """Metric, device, workload, and a digest of what the surrogate was fitted to and how well."""
+        fitted, report = self.surrogate, self.surrogate.report
+        digest = hashlib.sha256("\n".join(report.architectures).encode())
+        digest.update(np.ascontiguousarray(report.measured, dtype=np.float64).tobytes())
+        digest.update(np.ascontiguousarray(report.predicted, dtype=np.float64).tobytes())
+        what = "mean" if self.quantile is None else f"quantile {self.quantile:g}"
+        where = f"{fitted.device} {fitted.workload}".strip()
+        return f"surrogate {fitted.metric} {what} on {where}, {report.winner} {digest.hexdigest()[:16]}"
+
+    def __call__(self, archs: Sequence[Architecture]) -> Floats:
+        """Return predictions (n,)."""
+        if not archs:
+            return np.empty(0)
+        if self.quantile is None:
+            return np.asarray(self.surrogate.predict(archs, levels=()).mean, dtype=np.float64)
+        prediction = self.surrogate.predict(archs, levels=(self.quantile,))
+        return np.asarray(prediction.quantile(self.quantile), dtype=np.float64)

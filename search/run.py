@@ -86,8 +86,7 @@ def run_search(
     batch: int = 20,
     seed: int = 0,
     run_dir: str | Path | None = None,
-    budgets: Sequence[Budget] = (),
-    extra_objectives: Sequence[Objective] = (),
+    budgets: Sequence[Budget | Constraint] = (),
     progress: bool = False,
 ) -> SearchResult:
     """Search `space` for the Pareto front of `objectives`.
@@ -101,8 +100,7 @@ def run_search(
         seed: of everything random; same seed, same result.
         run_dir: folder of evaluations.parquet, front.parquet, state.json and summary.json, saved after every batch
             and resumed when it holds a state; None keeps everything in memory.
-        budgets: hard limits.
-        extra_objectives: objectives that only measure budgets.
+        budgets: hard limits on objectives or closed-form costs; a Constraint brings what measures it.
         progress: whether to show a progress bar.
 
     Raises:
@@ -110,7 +108,7 @@ def run_search(
     """
     if n_evaluations < 1 or batch < 1:
         raise ValueError(f"n_evaluations = {n_evaluations}, batch = {batch}: both must be at least 1")
-    constraints = constrain(budgets, objectives, space, extra=extra_objectives)
+    constraints = constrain(budgets, objectives, space)
     problem = Problem(space, tuple(objectives), tuple(constraints))
     optimizer = algorithm(space, rng=np.random.default_rng(seed))
     search = _Search(problem, optimizer, seed, Path(run_dir) if run_dir else None)

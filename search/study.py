@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 
 from search.algorithms import NSGA2, OptimizerFactory, RandomSearch
 from search.baseline import RankScore, evaluate_front, parameter_count_front, rank_scores
-from search.budget import Budget
+from search.budget import Budget, constrain
 from search.compare import Standing, compare, shared_normalisation
 from search.objectives import CostObjective, Objective
 from search.result import SearchResult
@@ -60,6 +60,7 @@ def run_study(
     seed: int = 0,
     run_dir: str | Path | None = None,
     budgets: Sequence[Budget] = (),
+    extra_objectives: Sequence[Objective] = (),
     progress: bool = False,
 ) -> Study:
     """Search, run the baselines, and compare them at equal numbers of quality evaluations.
@@ -76,6 +77,7 @@ def run_study(
         seed: of everything random.
         run_dir: folder of the search; baselines are below it in baselines/<name>. Resumed when it holds a state.
         budgets: hard limits, the same for all.
+        extra_objectives: objectives that only measure budgets.
         progress: whether to show progress bars.
 
     Raises:
@@ -85,26 +87,35 @@ def run_study(
     if unknown:
         raise ValueError(f"baselines = {list(baselines)}: unknown {sorted(unknown)}; allowed: {', '.join(BASELINES)}")
     folder = Path(run_dir) if run_dir else None
+    constraints = constrain(budgets, objectives, space, extra=extra_objectives)
     search = partial(
-        run_search, space, objectives, n_evaluations=n_evaluations, batch=batch, seed=seed, budgets=budgets,
+        run_search, space, objectives, n_evaluations=n_evaluations, batch=batch, seed=seed, budgets=constraints,
         progress=progress,
     )  # fmt: skip
     main = search(algorithm=algorithm, run_dir=folder)
-    found: dict[str, SearchResult] = {}
-    if {"parameter_count", "warm_start"} & set(baselines):
+
+    def count() -> SearchResult:
         free = parameter_count_front(
-            space, objectives, n_free_evaluations=n_free_evaluations, seed=seed, budgets=budgets
+            space, objectives, n_free_evaluations=n_free_evaluations, seed=seed, budgets=constraints
         )
-        counted = evaluate_front(free, space, objectives, n_evaluations=n_evaluations, budgets=budgets)
-        if "parameter_count" in baselines:
-            found["parameter_count"] = _saved(counted, folder, "parameter_count")
-        if "warm_start" in baselines:
-            initial = [Architecture.from_id(i) for i in counted.evaluations["architecture"][:20]]
-            warm = search(algorithm=partial(NSGA2, initial=initial), run_dir=_below(folder, "warm_start"))
-            found["warm_start"] = replace(warm, algorithm="warm_start")
-    if "random" in baselines:
+        return evaluate_front(free, space, objectives, n_evaluations=n_evaluations, budgets=constraints)
+
+    return _compared(main, _run_baselines(baselines, search, count, folder), space, folder)
+
+
+def _run_baselines(
+    names: Sequence[str], search: Callable[..., SearchResult], count: Callable[[], SearchResult], folder: Path | None
+) -> dict[str, SearchResult]:
+    found: dict[str, SearchResult] = {}
+    if {"parameter_count", "warm_start"} & set(names):
+        found["parameter_count"] = _saved(count(), folder, "parameter_count")
+    if "warm_start" in names:
+        initial = [Architecture.from_id(i) for i in found["parameter_count"].evaluations["architecture"][:20]]
+        warm = search(algorithm=partial(NSGA2, initial=initial), run_dir=_below(folder, "warm_start"))
+        found["warm_start"] = _saved(replace(warm, algorithm="warm_start"), folder, "warm_start")
+    if "random" in names:
         found["random"] = search(algorithm=RandomSearch, run_dir=_below(folder, "random"))
-    return _compared(main, {name: found[name] for name in baselines}, space, folder)
+    return {name: found[name] for name in names}
 
 
 def _compared(main: SearchResult, baselines: dict[str, SearchResult], space: SearchSpace, folder: Path | None) -> Study:
