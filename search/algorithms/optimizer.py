@@ -61,7 +61,7 @@ class BaseOptimizer:
         self.space = space
         self._rng = rng
         self._pending: dict[Architecture, None] = {}  # asked, not told; dicts keep the order
-        self._seen: dict[Architecture, None] = {}  # asked or told
+        self._seen: dict[Architecture, str] = {}  # asked or told, with their ids
         self._again: list[Architecture] = []  # asked before the state was saved, never told
 
     def settings(self) -> dict[str, Any]:
@@ -90,7 +90,8 @@ class BaseOptimizer:
         raise NotImplementedError
 
     def _give_out(self, arch: Architecture) -> Architecture:
-        self._pending[arch] = self._seen[arch] = None
+        self._pending[arch] = None
+        self._seen[arch] = arch.id
         return arch
 
     def _random_new(self) -> Architecture:
@@ -114,9 +115,8 @@ class BaseOptimizer:
             )
         for arch in archs:
             if arch not in self._seen:  # not one of ours, e.g. a warm start
-                self.space.validate(arch)
+                self._seen[self.space.validate(arch)] = arch.id
             self._pending.pop(arch, None)
-            self._seen[arch] = None
         return points, missed
 
     def state(self) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class BaseOptimizer:
             "settings": self.settings(),
             "rng": self._rng.bit_generator.state,
             "pending": [arch.id for arch in self._pending],
-            "seen": [arch.id for arch in self._seen],
+            "seen": list(self._seen.values()),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -142,5 +142,5 @@ class BaseOptimizer:
                 raise ValueError(f"the saved state has {key} = {state.get(key)!r}, this search has {value!r}")
         self._rng.bit_generator.state = state["rng"]
         self._pending = {Architecture.from_id(i): None for i in state["pending"]}
-        self._seen = {Architecture.from_id(i): None for i in state["seen"]}
+        self._seen = {Architecture.from_id(i): i for i in state["seen"]}
         self._again = list(self._pending)
