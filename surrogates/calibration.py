@@ -98,7 +98,7 @@ class ResidualQuantiles:
         """
         chosen = levels_possible(len(self.residuals)) if levels is None else tuple(sorted(levels))
         offsets = self.quantiles(chosen)
-        means = mean.reshape(len(mean), -1)
+        means = mean[:, None] if mean.ndim == 1 else mean
         shifted = means[:, :, None] + offsets
         scaled = means[:, :, None] * np.exp(np.where(self.log[:, None], offsets, 0.0))
         quantiles = np.where(self.log[:, None], scaled, shifted)

@@ -32,7 +32,7 @@ def fit_task(cfg: DictConfig) -> None:
     trees = instantiate(cfg.surrogate.trees)
     fitted = fit_surrogates(
         MeasurementTable(cfg.table).read(), space,
-        metrics=cfg.metrics, device=cfg.device, workload=cfg.workload,
+        metrics=cfg.metrics, device=cfg.device_name, workload=cfg.workload_id,
         candidates=candidate_models(space, list(cfg.surrogate.candidates), trees=trees, seed=cfg.seed),
         folds=cfg.folds, seed=cfg.seed, criterion=cfg.surrogate.criterion,
     )  # fmt: skip

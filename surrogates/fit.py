@@ -89,7 +89,8 @@ def fit_metric(
         winner=winner, criterion=criterion, folds=folds, seed=seed,
         candidates={name: result.scores for name, result in tried.items()},
         parameter_count=parameter_count_scores(data.y, parameters.decoder, widths=widths),
-        architectures=tuple(arch.id for arch in data.archs), measured=data.y, predicted=tried[winner].predicted,
+        architectures=tuple(arch.id for arch in data.archs), measured=data.y,
+        predictions={name: result.predicted for name, result in tried.items()},
     )  # fmt: skip
     return FittedSurrogate(
         data.metric, data.unit, data.device, data.workload, space, clone(candidates[winner]).fit(X, data.y),

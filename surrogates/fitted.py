@@ -30,7 +30,7 @@ class FitReport:
         parameter_count: scores of ranking by decoder parameters alone.
         architectures: (n,) ids of the rows.
         measured: (n,) their measurements.
-        predicted: (n,) the winner's out-of-fold predictions.
+        predictions: (n,) out-of-fold predictions of every candidate and of the linear baseline.
     """
 
     winner: str
@@ -41,7 +41,12 @@ class FitReport:
     parameter_count: Scores
     architectures: tuple[str, ...]
     measured: np.ndarray
-    predicted: np.ndarray
+    predictions: Mapping[str, np.ndarray]
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The winner's out-of-fold predictions, (n,)."""
+        return self.predictions[self.winner]
 
     @property
     def scores(self) -> Scores:

@@ -177,7 +177,7 @@ class LinearSurrogate(BaseEstimator):
         if self.by is None:
             return F
         at = (X[:, self.by, None] == self.widths_).astype(float)  # (n, w)
-        return np.hstack([F, at, (at[:, :, None] * F[:, None, :]).reshape(len(F), -1)])
+        return np.hstack([F, at, (at[:, :, None] * F[:, None, :]).reshape(len(F), at.shape[1] * F.shape[1])])
 
     def predict(self, X: np.ndarray) -> Prediction:
         """Predict X (n, d); `std` and `quantiles` are None (see surrogates.calibration)."""

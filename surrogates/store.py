@@ -82,8 +82,8 @@ def _write(folder: Path, surrogate: FittedSurrogate, command: str, table: str) -
         "calibration.log": surrogate.calibration.log,
         "rows.architecture": np.array(report.architectures),
         "rows.measured": report.measured,
-        "rows.predicted": report.predicted,
     }
+    arrays |= {f"predicted.{name}": values for name, values in report.predictions.items()}
     np.savez(folder / _ARRAYS, allow_pickle=False, **arrays)
     several = len(state.boosters) > 1
     names = [f"model_{i}.ubj" if several else "model.ubj" for i in range(len(state.boosters))]
@@ -155,7 +155,7 @@ def _report(saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> FitRe
         parameter_count=Scores.from_dict(saved["parameter_count"]),
         architectures=tuple(arrays["rows.architecture"].tolist()),
         measured=arrays["rows.measured"],
-        predicted=arrays["rows.predicted"],
+        predictions={name: arrays[f"predicted.{name}"] for name in saved["cross_validated"]},
     )
 
 

@@ -112,7 +112,7 @@ def _narrow(rows: pd.DataFrame, column: str, value: str | None, where: str) -> p
     """Return the rows with `value` in `column`; None stands for the only value that there is."""
     known = _choices(rows[column])
     if value is None and len(known) > 1:
-        raise ValueError(f"{where} was measured for several {column}s: choose {column}= one of {', '.join(known)}")
+        raise ValueError(f"{where} was measured for several {column}s: choose one of {', '.join(known)}")
     if value is not None and value not in known:
         raise ValueError(f"{where} has no {column} {value!r} in the table of measurements; it has: {', '.join(known)}")
     return rows[rows[column] == (known[0] if value is None else value)]
