@@ -76,6 +76,17 @@ class BatchNumbers(Sampler[int]):
         return iter(range(start, (start // self.per_epoch + 1) * self.per_epoch))
 
 
+class TrainingLoader(DataLoader[Tensor]):
+    """A DataLoader that Lightning knows to be resumable; its position is the trainer's, so there is nothing to keep."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return an empty state."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Do nothing: the next iteration asks the trainer where the run stands."""
+
+
 class ValidationBatches(Dataset[Tensor]):
     """Validation batches of one process in the text's order; the last one may be smaller.
 
@@ -217,7 +228,7 @@ class TextDataModule(pl.LightningDataModule):
         self._refuse_sampler_injection()
         batches = self._batches()
         numbers = BatchNumbers(self.batches_per_epoch or batches.batches_per_pass, self._batches_done)
-        return DataLoader(batches, sampler=numbers, batch_size=None, num_workers=self.num_workers)
+        return TrainingLoader(batches, sampler=numbers, batch_size=None, num_workers=self.num_workers)
 
     def val_dataloader(self) -> DataLoader[Tensor] | list[Any]:
         """Return the validation batches, or an empty list when nothing is kept for validation."""

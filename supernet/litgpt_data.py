@@ -156,6 +156,13 @@ class TokenBatches:
         skipped = done % len(self) if done else 0
         return (self._normalised(batch) for batch in islice(iter(self.loader), skipped, None))
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return an empty state: the position is the trainer's (this tells Lightning that resuming is provided for)."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Do nothing: the next iteration asks the trainer where the run stands."""
+
     def _normalised(self, batch: Any) -> Tensor:
         if not isinstance(batch, Tensor) or batch.ndim != 2:
             raise ValueError(

@@ -130,7 +130,8 @@ class TokenBlocks:
 
     def first(self, n_blocks: int | None = None) -> TokenBlocks:
         """Return the first `n_blocks` blocks (None: all; fewer when there are fewer)."""
-        n_blocks = len(self) if n_blocks is None else min(n_blocks, len(self))
+        if n_blocks is None or n_blocks >= len(self):
+            return self
         return TokenBlocks(self.tokens[slice(0, n_blocks * self.seq_len + 1)], self.seq_len)
 
     @property
