@@ -54,12 +54,10 @@ def test_surrogates_of_400_real_networks_predict_1000_others() -> None:
             Targets(metric, rows.unit, rows.device, rows.workload, rows.archs[:400], rows.y[:400]), space, models
         )
         found = scores(rows.y[400:], fitted.predict_features(held).mean, widths=held[:, width_column(space)])
-        print(metric, fitted.report.winner, found.mape, found.kendall, found.kendall_within_width)
         trees = fitted.report.candidates["xgboost"]
         assert found.mape < error and found.kendall > tau
         assert trees.mape < error_trees and trees.kendall > tau_trees
         assert found.kendall_within_width > fitted.report.parameter_count.kendall_within_width + 0.1
         quantiles = fitted.predict_features(held, levels=(0.05, 0.95)).quantiles
         coverage = np.mean((quantiles[:, 0] <= rows.y[400:]) & (rows.y[400:] <= quantiles[:, 1]))
-        print("   ", coverage, trees.mape, trees.kendall, fitted.report.linear.mape)
         assert 0.85 < coverage < 0.95
