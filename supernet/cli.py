@@ -8,6 +8,65 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
+def train() -> int:
+    """Train a weight-entangled supernet, or resume a training (run_dir=...)."""
+    from supernet.dispatch import run_hydra
+
+    return run_hydra(_train, "train")
+
+
+def _train(cfg: DictConfig) -> float | None:
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    from supernet.checkpoint import load_supernet
+    from supernet.dispatch import command_line, save_run_info
+    from supernet.distill import Distillation
+    from supernet.fit import TrainerSettings, new_supernet, train
+    from supernet.parallel import launched_by_others
+    from supernet.recipe import Recipe
+    from supernet.spaces import load_space
+    from supernet.training import SupernetModule
+
+    settings = TrainerSettings(**cfg.trainer)
+    if settings.strategy != "auto" and settings.devices != 1 and not launched_by_others():
+        return _train_in_processes(cfg, settings.devices)
+    loaded = load_supernet(cfg.init_from, tie_embeddings=cfg.tie_embeddings) if cfg.init_from else None
+    space = (loaded and loaded.space) or load_space(OmegaConf.to_container(cfg.space, resolve=True))
+    tied = bool(cfg.tie_embeddings)
+    supernet = loaded.supernet if loaded else new_supernet(space, seed=cfg.seed, tie_embeddings=tied)
+    mixing = OmegaConf.to_container(cfg.distillation, resolve=True)
+    teacher = mixing.pop("teacher", None)
+    module = SupernetModule(
+        supernet, space, sampler=instantiate(cfg.sampler)(space=space), recipe=Recipe(seed=cfg.seed, **cfg.recipe),
+        distillation=Distillation(**mixing) if mixing else None,
+        teacher=load_supernet(teacher).supernet if teacher else None,
+    )  # fmt: skip
+    save_run_info(cfg, cfg.run_dir)
+    loggers = [instantiate(logger) for logger in cfg.logger.values()]
+    result = train(
+        module, instantiate(cfg.data), run_dir=cfg.run_dir, settings=settings, loggers=loggers, command=command_line()
+    )
+    if module.global_rank == 0:
+        print(result)
+    return result.scores.get("val/loss_largest")
+
+
+def _train_in_processes(cfg: DictConfig, devices: int | str) -> None:
+    """Run this same job once per device with torchrun, and exit with its status if it fails."""
+    import subprocess
+
+    from hydra.core.hydra_config import HydraConfig
+
+    from supernet.parallel import torchrun_command
+
+    overrides = [o for o in HydraConfig.get().overrides.task if not o.startswith("run_dir=")]
+    arguments = ["train", *overrides, f"run_dir={cfg.run_dir}", "hydra.output_subdir=null"]
+    done = subprocess.run(torchrun_command(devices=devices, accelerator=cfg.trainer.accelerator, arguments=arguments))
+    if done.returncode:
+        raise SystemExit(done.returncode)
+
+
 def evaluate() -> int:
     """Measure loss, perplexity and bits per byte of sub-networks on a text."""
     from supernet.dispatch import run_hydra

@@ -14,8 +14,10 @@ Example:
 from __future__ import annotations
 
 import hashlib
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -138,11 +140,11 @@ def train(
     run_dir = Path(run_dir)
     resume = latest_checkpoint(run_dir / "checkpoints")
     log = MetricsLog(run_dir / "metrics.csv", resume_step=checkpoint_step(resume) if resume else 0)
-    trainer = _trainer(module, settings, run_dir, [log, *loggers])
+    with _quiet():
+        trainer = _trainer(module, settings, run_dir, [log, *loggers])
     torch.manual_seed(module.recipe.seed)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        with _quiet():
             trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     except NonFiniteLossError as error:
         kept = latest_checkpoint(run_dir / "checkpoints")
@@ -204,16 +206,33 @@ def _trainer(module: SupernetModule, settings: TrainerSettings, run_dir: Path, l
     )
 
 
-def _strategy(settings: TrainerSettings) -> Any:
-    from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back Lightning's notes about hardware, tips and loaders; warnings and errors stay."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric", "lightning")]
+    # handlers sit on child loggers of their own, whose level is set explicitly
+    loggers += [logging.getLogger(f"{name}.utilities.rank_zero") for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*does not have many workers.*")
+            warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
-    if settings.strategy == "fsdp":
-        return ModelParallelStrategy(
-            data_parallel_size=_world_size(settings), tensor_parallel_size=1, save_distributed_checkpoint=False
-        )
-    if settings.strategy == "ddp":
-        return DDPStrategy(broadcast_buffers=False)  # buffers are RoPE tables, equal everywhere
-    return "auto"
+
+def _strategy(settings: TrainerSettings) -> Any:
+    if settings.strategy != "fsdp":
+        return settings.strategy
+    from pytorch_lightning.strategies import ModelParallelStrategy
+
+    return ModelParallelStrategy(
+        data_parallel_size=_world_size(settings), tensor_parallel_size=1, save_distributed_checkpoint=False
+    )
 
 
 def _world_size(settings: TrainerSettings) -> int:

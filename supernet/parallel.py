@@ -102,13 +102,13 @@ def launched_by_others() -> bool:
 
 
 def torchrun_command(*, devices: int | str, accelerator: str, arguments: Sequence[str]) -> list[str]:
-    """Return the command that runs `python -m supernet.dispatch <arguments>` once per device of this machine."""
+    """Return the command that runs `python -m supernet <arguments>` once per device of this machine."""
     count = str(devices)
     if count in ("auto", "-1"):
         count = "gpu" if accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available() else "cpu"
     return [
         sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}",
-        "-m", "supernet.dispatch", *arguments,
+        "-m", "supernet", *arguments,
     ]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from supernet.architecture import Architecture
-from supernet.cost import parameter_count
+from supernet.cost import parameter_count, parameter_counts
 from supernet.space import SearchSpace
 
 Subnet = Architecture | None  # None is the largest network
@@ -135,7 +135,7 @@ class StratifiedByParameters:
     @cached_property
     def edges(self) -> np.ndarray:
         """Bounds of the bins in parameters, ascending; bounds that coincide are merged."""
-        counts = np.array([self._parameters(arch) for arch in self._calibration])
+        counts = parameter_counts(self.space.model_config, self._calibration).total
         if self.spacing == "linear":
             return np.unique(np.linspace(counts.min(), counts.max(), self.n_bins + 1))
         return np.unique(np.quantile(counts, np.linspace(0, 1, self.n_bins + 1)))

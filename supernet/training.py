@@ -272,7 +272,7 @@ class SupernetModule(pl.LightningModule):
         scores = {f"val/loss_{name}": loss for name, loss in losses.items()}
         scores |= {f"val/ppl_{name}": math.exp(min(loss, _LARGEST_EXPONENT)) for name, loss in losses.items()}
         self.validation_scores = scores
-        self.log_dict(scores, logger=False)  # for callbacks such as early stopping
+        self.log_dict(scores, logger=False, sync_dist=is_distributed())  # for callbacks such as early stopping
         self._log(scores)
 
     # --- resume -----------------------------------------------------------------------------------------------------
