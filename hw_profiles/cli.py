@@ -18,9 +18,7 @@ def profile() -> int:
     try:
         return run_hydra(_profile, "profile")
     except KeyboardInterrupt:
-        print(
-            "paretolm profile: stopped; finished architectures are in the table. Run again with its table=... to go on"
-        )
+        print("paretolm profile: stopped; the table holds what was finished, run again with it to go on")
         return 130
 
 

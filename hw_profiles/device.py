@@ -15,6 +15,9 @@ import psutil
 
 DTYPES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}  # name -> bytes of an element
 _NOISE = re.compile(r"\((?:r|tm|c)\)|\bcpu\b|@.*$", re.IGNORECASE)
+_WORKLOAD_ID = re.compile(
+    r"(?:prefill-b(?P<batch>\d+)-t(?P<tokens>\d+)|decode-b(?P<decode_batch>\d+)-c(?P<cached>\d+))-(?P<dtype>\w+)"
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,23 @@ class Workload:
         """Short name that tells workloads apart."""
         length = f"t{self.seq_len}" if self.phase == "prefill" else f"c{self.cache_len}"
         return f"{self.phase}-b{self.batch_size}-{length}-{self.dtype}"
+
+    @classmethod
+    def from_id(cls, text: str) -> Workload:
+        """Read the string that `id` gives.
+
+        Raises:
+            ValueError: the text is not of that form.
+        """
+        match = _WORKLOAD_ID.fullmatch(text)
+        if match is None:
+            raise ValueError(
+                f"{text!r} is no workload id; they look like prefill-b1-t256-float32, decode-b1-c64-float32"
+            )
+        batch_size, length = int(match["batch"] or match["decode_batch"]), int(match["tokens"] or match["cached"])
+        if match["cached"]:
+            return cls(batch_size, 1, dtype=match["dtype"], phase="decode", cache_len=length)
+        return cls(batch_size, length, dtype=match["dtype"])
 
     @property
     def n_tokens(self) -> int:

@@ -19,6 +19,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 _REPLACES = b"paretolm.replaces"  # schema metadata of a merged part: names of the parts that it stands for
 _DAMAGED = ".damaged-"  # prefix of parts that compact() sets aside; hidden, so that other readers skip them
 _ROW_GROUP = 256  # rows that are lost together when a page of a merged part is damaged
@@ -85,8 +90,14 @@ def merge_parts(folder: Path) -> Path | None:
     """Write the rows of all parts into one new part, then delete the old ones; returns it, None if nothing was to do.
 
     A kill at any moment leaves every row readable once: the merged part names the parts that it stands for. Damaged
-    parts are set aside under a hidden name, so that other Parquet readers can read the folder.
+    parts are set aside under a hidden name, so that other Parquet readers can read the folder. While another process
+    merges the same folder nothing is done.
     """
+    with _lock(folder) as is_ours:
+        return _merge(folder) if is_ours else None
+
+
+def _merge(folder: Path) -> Path | None:
     everything = _read_all(folder)
     current = _without_replaced(everything)
     tables = [part.table for part in current if part.table is not None]
@@ -108,15 +119,20 @@ def part_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith((".", "_")))
 
 
-def _read_all(path: Path, tries: int = 5) -> list[Part]:
-    """Read every part; starts again when another process merges parts meanwhile."""
-    for _ in range(tries):
+def _read_all(path: Path) -> list[Part]:
+    """Read every part, also while other processes append and merge."""
+    if not path.is_dir():
+        return [_read_part(path)]
+    known: dict[Path, Part] = {}  # a part never changes once it has its name
+    while True:
+        files = part_files(path)
         try:
-            return [_read_part(file) for file in (part_files(path) if path.is_dir() else [path])]
-        except FileNotFoundError:
-            if not path.exists():
-                raise
-    raise FileNotFoundError(f"{path} changes faster than it can be read: another process keeps rewriting it")
+            for file in files:
+                known[file] = known.get(file) or _read_part(file)
+        except FileNotFoundError:  # merged meanwhile: its rows are in a part that the next look finds
+            continue
+        if set(files) <= set(part_files(path)):  # else a merge may have moved rows past the look at the folder
+            return [known[file] for file in files]
 
 
 def _read_part(path: Path) -> Part:
@@ -142,6 +158,27 @@ def _without_replaced(parts: Sequence[Part]) -> list[Part]:
     """Drop parts that a later, merged part stands for (their deletion was interrupted)."""
     replaced = frozenset().union(*(part.replaces for part in parts))
     return [part for part in parts if part.path.name not in replaced]
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[bool]:
+    """Give whether this process alone may merge; the lock ends with the process, however that ends."""
+    if fcntl is None:  # no such locks (Windows); the table drops what two merges at once would repeat
+        yield True
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        yield _locked(handle)
+    finally:
+        os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

@@ -26,7 +26,6 @@ from hw_profiles.messages import RANDOM_WEIGHTS, Samples, WorkerSetup
 from hw_profiles.table import ANY_DEVICE, METRICS, Measurement, MeasurementTable
 from supernet.architecture import Architecture
 from supernet.artifacts import versions
-from supernet.cost import parameter_counts
 from supernet.litgpt_config import ModelConfig, model_config
 
 
@@ -153,7 +152,6 @@ def profile(
     )  # fmt: skip
     run = _Run(space_name, model, place, setup, table, _extra(setup, place))
     ordered = shuffled(archs, seed=seed, shard=shard)
-    parameter_counts(model, [arch for _, arch in ordered])  # refuses architectures that the supernet does not contain
     jobs = _missing(run, ordered)
     failures = _measure_all(run, jobs, progress=progress)
     if jobs and len(failures) == len(jobs):
@@ -267,11 +265,17 @@ class _Children:
             try:
                 self._running[group].wait_until_ready()
             except ChildError as error:
-                raise RuntimeError(f"the measuring process for {', '.join(group)} cannot be set up: {error}") from error
+                message = f"the measuring process for {', '.join(group)} cannot be set up: {error}"
+                raise _cause(error)(message) from error
 
     def _close(self) -> None:
         for child in self._running.values():
             child.close()
+
+
+def _cause(error: ChildError) -> type[Exception]:
+    """Return ValueError for the caller's mistakes (the child's message starts with the error's name)."""
+    return ValueError if str(error).startswith(("ValueError", "KeyError", "FileNotFoundError")) else RuntimeError
 
 
 def _groups(metrics: Sequence[str]) -> list[tuple[str, ...]]:

@@ -25,7 +25,8 @@ from hw_profiles.memory import CpuMemoryMeter, CudaMemoryMeter
 from hw_profiles.messages import RANDOM_WEIGHTS, Samples, WorkerSetup
 from hw_profiles.meters import EnergyMeter, LatencyMeter, StepMeter, interleave, throughput, workload_step
 from supernet.architecture import Architecture
-from supernet.extract import build_gpt
+from supernet.extract import build_gpt, extract
+from supernet.selection import check_fits
 
 ModelBuilder = Callable[[Architecture, str], GPT]  # (architecture, torch's name of a device) -> model
 _MEMORY_REPEATS = 3  # a high-water mark hardly varies
@@ -39,6 +40,7 @@ def model_builder(setup: WorkerSetup) -> ModelBuilder:
     if setup.weights == RANDOM_WEIGHTS:
 
         def build(arch: Architecture, device: str) -> GPT:
+            check_fits(config, arch)
             torch.manual_seed(setup.seed)
             gpt = build_gpt(config, arch, device="meta" if device == "meta" else "cpu")
             if setup.tie_embeddings:
@@ -48,7 +50,6 @@ def model_builder(setup: WorkerSetup) -> ModelBuilder:
         return build
 
     from supernet.checkpoint import load_supernet
-    from supernet.extract import extract
 
     supernet = load_supernet(setup.weights).supernet
     if supernet.tie_embeddings != setup.tie_embeddings:
