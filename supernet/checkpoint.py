@@ -209,7 +209,12 @@ def _read_dense(folder: Path) -> tuple[Config, Weights, Path]:
         config = _read_config(folder)
         return config, current_names(weights, config), source
     network = litgpt_arguments(_read_hf_config(folder))
-    config = Config(**network.arguments)
+    try:
+        config = Config(**network.arguments)
+    except (AssertionError, ValueError) as error:
+        raise ValueError(
+            f"{folder / 'config.json'} does not describe a network: {error or network.arguments}"
+        ) from error
     config.name = _litgpt_name(folder, config)
     return config, from_hf(weights, network.layout, config, zero_biases=network.zero_biases), source
 
@@ -220,7 +225,7 @@ def _read_config(folder: Path) -> Config:
         raise FileNotFoundError(f"no {CONFIG_FILE} in {folder}: litgpt's weights need it")
     try:
         return Config.from_file(path)
-    except (yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
+    except (yaml.YAMLError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise ValueError(f"{path} is not a litgpt model config: {error}") from error
 
 

@@ -92,11 +92,16 @@ def layout_for(config: Any) -> Layout:
     fitting = [layout for layout, found in reasons if not found]
     if fitting:
         return min(fitting, key=lambda layout: len(zero_biases(layout, config)))
-    nearest, found = min(reasons, key=lambda pair: len(pair[1]))
+    nearest, found = min(reasons, key=lambda pair: (_differs_in_kind(pair[0], config), len(pair[1])))
     raise ValueError(
         f"no stock Hugging Face class holds this network; the nearest, {nearest.class_name}, "
         f"cannot have: {'; '.join(found)}. Export it with format=litgpt."
     )
+
+
+def _differs_in_kind(layout: Layout, config: ModelConfig) -> bool:
+    mine = (config.norm_class_name, config.mlp_class_name, _residual(config) in layout.residuals)
+    return mine != (layout.norm, layout.mlp, True)
 
 
 def hf_config(layout: Layout, config: Any, *, tied: bool, dtype: str = "float32") -> Fields:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -38,6 +38,7 @@ from supernet.selection import (
 )
 
 _REMEMBERED = 256  # sub-networks whose plans and frames a thread keeps
+_REMEMBERED_SHAPES = 4096  # block shapes whose skeletons a thread keeps
 T = TypeVar("T")
 
 
@@ -228,13 +229,13 @@ class Supernet(litgpt.GPT):
 
     def plan(self, arch: Architecture) -> SelectionPlan:
         """Return what `arch` uses of this supernet; raises ValueError when it does not contain `arch`."""
-        plans: OrderedDict[Architecture, SelectionPlan] = self._thread_cache("plans", OrderedDict)
-        return _remembered(plans, arch, lambda: selection_plan(self.config, arch))
+        plans: OrderedDict[Hashable, SelectionPlan] = self._thread_cache("plans", OrderedDict)
+        return _remembered(plans, arch, lambda: selection_plan(self.config, arch), limit=_REMEMBERED)
 
     def _frame(self, arch: Architecture) -> _Frame:
         """Return the frame of `arch`, built at its first use in this thread."""
-        frames: OrderedDict[Architecture, _Frame] = self._thread_cache("frames", OrderedDict)
-        return _remembered(frames, arch, lambda: self._build_frame(arch))
+        frames: OrderedDict[Hashable, _Frame] = self._thread_cache("frames", OrderedDict)
+        return _remembered(frames, arch, lambda: self._build_frame(arch), limit=_REMEMBERED)
 
     def _build_frame(self, arch: Architecture) -> _Frame:
         check_fits(self.config, arch)
@@ -251,14 +252,16 @@ class Supernet(litgpt.GPT):
         return _Frame(skeleton, selections)
 
     def _block_call(self, shape: LayerShape, layer: int) -> BlockCall:
-        calls: dict[Any, BlockCall] = self._thread_cache("calls", dict)
+        calls: OrderedDict[Hashable, BlockCall] = self._thread_cache("calls", OrderedDict)
         windows = self.config.sliding_window_indices
         key = (shape, windows[layer] if windows else None)
-        if key not in calls:
+
+        def build() -> BlockCall:
             block = meta_block(self.config, shape, layer)
             selections = block_selections(self.config, shape, block)
-            calls[key] = BlockCall(_Skeleton(block), tuple(selections), tuple(selections.values()))
-        return calls[key]
+            return BlockCall(_Skeleton(block), tuple(selections), tuple(selections.values()))
+
+        return _remembered(calls, key, build, limit=_REMEMBERED_SHAPES)
 
     def _thread_cache(self, name: str, kind: type) -> Any:
         """Return a cache of this thread: skeletons hold tensors during a call, so threads must not share them."""
@@ -274,14 +277,14 @@ class Supernet(litgpt.GPT):
         self._local = threading.local()
 
 
-def _remembered(cache: OrderedDict[Architecture, T], arch: Architecture, build: Callable[[], T]) -> T:
-    """Return the cache's value for `arch`, built when missing; the least recently used are forgotten."""
-    if arch not in cache:
-        cache[arch] = build()
-        if len(cache) > _REMEMBERED:
+def _remembered(cache: OrderedDict[Hashable, T], key: Hashable, build: Callable[[], T], *, limit: int) -> T:
+    """Return the cache's value for `key`, built when missing; the least recently used are forgotten."""
+    if key not in cache:
+        cache[key] = build()
+        if len(cache) > limit:
             cache.popitem(last=False)
-    cache.move_to_end(arch)
-    return cache[arch]
+    cache.move_to_end(key)
+    return cache[key]
 
 
 def meta_block(config: Config, shape: LayerShape, layer: int) -> litgpt.model.Block:

@@ -12,7 +12,8 @@ from supernet.architecture import Architecture
 from supernet.model import Supernet
 
 SIZES: dict[str, Any] = {
-    "n_layer": 4, "n_embd": 32, "n_head": 4, "head_size": 8, "block_size": 24, "vocab_size": 61, "padded_vocab_size": 64,
+    "n_layer": 4, "n_embd": 32, "n_head": 4, "head_size": 8, "block_size": 24, "vocab_size": 61,
+    "padded_vocab_size": 64,
 }  # fmt: skip
 _LLAMA: dict[str, Any] = {
     **SIZES, "norm_class_name": "RMSNorm", "mlp_class_name": "LLaMAMLP", "intermediate_size": 48, "bias": False,
@@ -35,7 +36,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "pythia": {**_NEOX, "name": "pythia"},
     "neox-sequential-tanh": {**_NEOX, "name": "neox", "parallel_residual": False, "gelu_approximate": "tanh"},
     "gpt-gqa": {**_NEOX, "name": "gpt-gqa", "n_query_groups": 2},
-    "starcoder": {**_NEOX, "name": "starcoder", "n_query_groups": 2, "parallel_residual": False, "rotary_percentage": 1.0},
+    "starcoder": {**_NEOX, "name": "starcoder", "n_query_groups": 2, "parallel_residual": False,
+                  "rotary_percentage": 1.0},
     "llama-mha": {**_LLAMA, "name": "Llama-mha"},
     "llama-gqa": {**_LLAMA, "name": "Llama-gqa", "n_query_groups": 2, "rope_adjustments": _LLAMA3_ROPE},
     "llama-mqa": {**_LLAMA, "name": "Llama-mqa", "n_query_groups": 1, "rope_condense_ratio": 2},
@@ -96,7 +98,7 @@ def random_tokens(config: Config, *, batch: int = 2, length: int = 12, seed: int
 
 
 def random_arch(config: Config, rng: np.random.Generator, *, uniform: bool = False) -> Architecture:
-    """Draw any sub-network that the supernet of `config` contains: layer subsets, heads and groups, odd widths, bias."""
+    """Draw any sub-network in the supernet of `config`: layer subsets, heads and groups, odd widths, bias."""
     depth = int(rng.integers(1, config.n_layer + 1))
     layers = tuple(sorted(int(i) for i in rng.permutation(config.n_layer)[:depth]))
     heads_per_group = config.n_head // config.n_query_groups

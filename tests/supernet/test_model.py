@@ -277,6 +277,30 @@ def test_inference_mode_and_bfloat16_autocast_agree_with_the_extracted_model(fam
     assert all(p.grad.dtype == p.dtype for p in supernet.parameters() if p.grad is not None)
 
 
+def test_a_subnet_first_called_in_inference_mode_can_be_trained_after():
+    supernet = build_supernet("llama-gqa").train()
+    idx, arch = random_tokens(supernet.config), small_arch(supernet.config)
+    with torch.inference_mode():
+        supernet(idx, arch)
+    loss_of(supernet(idx, arch), idx).backward()
+    found = {n: p.grad for n, p in supernet.named_parameters() if p.grad is not None}
+    fresh = build_supernet("llama-gqa").train()
+    loss_of(fresh(idx, arch), idx).backward()
+    assert all(torch.equal(g, fresh.get_parameter(n).grad) for n, g in found.items())
+    assert len(found) == len(supernet.plan(arch).parameters)
+
+
+def test_caches_of_shapes_do_not_grow_without_bound(monkeypatch):
+    monkeypatch.setattr("supernet.model._REMEMBERED", 3)
+    monkeypatch.setattr("supernet.model._REMEMBERED_SHAPES", 5)
+    supernet = build_supernet("llama-gqa")
+    idx = random_tokens(supernet.config)
+    for seed in range(12):
+        arch = small_arch(supernet.config, seed)
+        assert torch.equal(supernet(idx, arch), extract(supernet, arch)(idx))
+    assert [len(getattr(supernet._local, name)) for name in ("frames", "plans", "calls")] == [3, 3, 5]
+
+
 def test_block_hooks_run_once_for_each_kept_block():
     supernet = build_supernet("pythia")
     seen: list[int] = []
