@@ -1,4 +1,4 @@
-"""Commands of the search: search."""
+"""Commands of the search: search, report, demo."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from search.setup import Context
+    from search.study import Study
 
 
 def search() -> int:
@@ -41,7 +42,69 @@ def _search(cfg: DictConfig) -> None:
         progress=cfg.progress,
     )
     save_run_info(cfg, cfg.run_dir)
+    if cfg.remeasure.n:
+        print(f"measured: {_remeasure(cfg, context, study)}")
     print(f"search: {study.sentence()} -> {cfg.run_dir}")
+
+
+def _remeasure(cfg: DictConfig, context: Context, study: Study) -> str:
+    """Measure picks of the search and its baselines; returns the outcome in one line."""
+    from hw_profiles.device import Workload
+    from search.final import measure_picks, measured_standings
+    from search.setup import live_objective, load_surrogates
+
+    if not cfg.surrogates:
+        raise ValueError("remeasure.n > 0 needs surrogates=<folder>: its latency says under which workload to measure")
+    quality = live_objective(
+        context, folder=cfg.supernet, n_blocks=cfg.remeasure.n_blocks, cache_dir=f"{cfg.run_dir}/quality",
+        device=cfg.remeasure.device,
+    )  # fmt: skip
+    picks = measure_picks(
+        {study.main.algorithm: study.main, **study.baselines}, space=context.space, quality=quality,
+        workload=Workload.from_id(load_surrogates(str(cfg.surrogates))["latency_ms"].workload), run_dir=cfg.run_dir,
+        weights=cfg.supernet, n=cfg.remeasure.n, repeats=cfg.remeasure.repeats, threads=cfg.remeasure.threads,
+        device=cfg.remeasure.device, progress=cfg.progress,
+    )  # fmt: skip
+    shares = [
+        f"{s.name} {s.hypervolume:.4f} ({s.n_on_front}/{s.n_picks} undominated)" for s in measured_standings(picks)
+    ]
+    return f"hypervolume of the picks: {', '.join(shares)}"
+
+
+def report() -> int:
+    """Write one HTML file with figures and tables of a run: run=<folder>."""
+    from supernet.dispatch import run_hydra
+
+    return run_hydra(_report, "report")
+
+
+def _report(cfg: DictConfig) -> None:
+    from search.report import readme_figure, write_report
+    from search.report_data import load_report_data
+
+    written = write_report(cfg.run)
+    if cfg.readme_figure:
+        readme_figure(load_report_data(cfg.run), cfg.readme_figure)
+    print(f"report: {written.headline} -> {written.path} ({len(written.figures)} figures)")
+
+
+def demo() -> int:
+    """Run everything on two CPU cores: train, measure, fit, search, report (--smoke: in a minute)."""
+    import sys
+
+    from supernet.dispatch import run_hydra
+
+    sys.argv = [sys.argv[0], *("demo=smoke" if word == "--smoke" else word for word in sys.argv[1:])]
+    return run_hydra(_demo, "demo")
+
+
+def _demo(cfg: DictConfig) -> None:
+    from search.demo import DemoSettings, headline, run_demo
+    from supernet.dispatch import save_run_info
+
+    save_run_info(cfg, cfg.run_dir)
+    summary = run_demo(DemoSettings(**_plain(cfg.demo)), cfg.run_dir)
+    print(f"\ndemo: {headline(summary)} -> {cfg.run_dir}/report.html")
 
 
 def _context(cfg: DictConfig) -> Context:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,8 +75,12 @@ def run_hydra(task: Callable[[DictConfig], Any], config_name: str) -> int:
     import os
 
     import hydra
+    from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
 
+    if GlobalHydra.instance().is_initialized():  # a command that another command runs; errors are the other one's
+        task(_composed(config_name, sys.argv[1:]))
+        return 0
     status = 0
 
     def guarded(cfg: DictConfig) -> Any:
@@ -95,6 +99,28 @@ def run_hydra(task: Callable[[DictConfig], Any], config_name: str) -> int:
     guarded.__module__, guarded.__qualname__ = task.__module__, task.__qualname__
     hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name=config_name)(guarded)()
     return status
+
+
+def _composed(config_name: str, overrides: list[str]) -> DictConfig:
+    from hydra import compose
+
+    cfg = compose(config_name, overrides)
+    cfg.run_dir = str(Path(cfg.run_dir).absolute())
+    return cfg
+
+
+def run_command(name: str, overrides: Sequence[str]) -> str:
+    """Run `paretolm <name> <overrides>` inside another command and return it as it would be typed.
+
+    Give `run_dir` among the overrides: its default is the outer command's. Errors are raised.
+    """
+    outer = sys.argv
+    sys.argv = [f"paretolm {name}", *overrides]
+    try:
+        commands()[name].load()()
+        return command_line()
+    finally:
+        sys.argv = outer
 
 
 def command_line() -> str:

@@ -21,17 +21,17 @@ def fit_task(cfg: DictConfig) -> None:
 
     from hydra.utils import instantiate
 
-    from hw_profiles.table import MeasurementTable
     from supernet.dispatch import command_line, save_run_info
     from supernet.spaces import load_space
     from surrogates.candidates import candidate_models
     from surrogates.fit import fit_surrogates, summary
     from surrogates.store import RUN_SUBFOLDER, save_set
+    from surrogates.targets import measured_frame
 
     space = load_space(cfg.space)
     trees = instantiate(cfg.surrogate.trees)
     fitted = fit_surrogates(
-        MeasurementTable(cfg.table).read(), space,
+        measured_frame(cfg.table, space.name, evaluations=cfg.evaluations), space,
         metrics=cfg.metrics, device=cfg.device_name, workload=cfg.workload_id,
         candidates=candidate_models(space, list(cfg.surrogate.candidates), trees=trees, seed=cfg.seed),
         folds=cfg.folds, seed=cfg.seed, criterion=cfg.surrogate.criterion,

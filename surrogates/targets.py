@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hw_profiles.device import Workload
-from hw_profiles.table import METRICS, Metric
+from hw_profiles.quality import quality_rows, read_evaluations
+from hw_profiles.table import METRICS, MeasurementTable, Metric
 from supernet.architecture import Architecture
 from supernet.space import SearchSpace
 
@@ -38,6 +40,29 @@ class Targets:
     workload: str
     archs: tuple[Architecture, ...]
     y: np.ndarray
+
+
+def measured_frame(table: str | Path, space: str, *, evaluations: str | Path | None = None) -> pd.DataFrame:
+    """Return a table of measurements, with the perplexities that `paretolm evaluate` wrote as further rows.
+
+    Args:
+        table: folder of measurements, or one .parquet file.
+        space: name of the search space that was evaluated.
+        evaluations: the file of `paretolm evaluate`; None for measurements alone.
+
+    Raises:
+        FileNotFoundError: no such table or file.
+        ValueError: damaged or foreign files (named).
+    """
+    import pandas as pd
+
+    frame = MeasurementTable(table).read()
+    if evaluations is None:
+        return frame
+    rows = [row.record() for row in quality_rows(read_evaluations(evaluations), space=space)]
+    quality = pd.DataFrame(rows)
+    quality["adjusted_median"] = quality["median"]
+    return pd.concat([frame, quality[[c for c in frame.columns if c in quality]]], ignore_index=True)
 
 
 def measured_metrics(frame: pd.DataFrame, space: SearchSpace, *, device: str | None = None) -> list[str]:
