@@ -1,4 +1,4 @@
-"""The networks that a run picked and measured again: one row each, kept as `picks.parquet` for people and the report."""
+"""The networks that a run picked and measured again: one row each, kept as `picks.parquet`."""
 
 from __future__ import annotations
 
