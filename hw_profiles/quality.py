@@ -29,7 +29,7 @@ def read_evaluations(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; `paretolm evaluate output={path}` makes it")
-    readers = {".parquet": pd.read_parquet, ".csv": pd.read_csv, ".json": pd.read_json}
+    readers: dict[str, Any] = {".parquet": pd.read_parquet, ".csv": pd.read_csv, ".json": pd.read_json}
     if path.suffix not in readers:
         raise ValueError(f"{path}: evaluations are read from {', '.join(readers)} files")
     frame = readers[path.suffix](path)

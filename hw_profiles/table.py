@@ -208,9 +208,9 @@ class MeasurementTable:
     def read(self) -> pd.DataFrame:
         """Return every measurement, one a row, in the order of the parts.
 
-        The column `adjusted_median` is the median with the machine's drift divided out: median / reference_median
-        x the median of all reference_median of the same space, device, workload, metric and reference network; it is
-        the median itself where no reference was measured.
+        The column `adjusted_median` is the median with the machine's drift divided out: the median, over pairs, of
+        repeat / reference repeat, x the median of all reference_median of the same space, device, workload, metric
+        and reference network; it is the median itself where no reference was measured.
 
         Raises:
             FileNotFoundError: there is no such table.
@@ -291,6 +291,20 @@ def _check_samples(table: pa.Table, name: str, path: Path) -> None:
 
 
 def _adjusted_median(frame: pd.DataFrame) -> pd.Series:
+    """Return the median ratio of repeats to the reference's repeats, in units of the reference's usual median.
+
+    Repeats are taken in turn with those of the reference, so a disturbance shorter than a row hits both of a pair: the
+    median of the ratios survives it, the ratio of the medians does not.
+    """
     groups = frame.groupby(["space", "device", "workload", "metric", "reference"])["reference_median"]
-    overall = groups.transform("median")
-    return (frame["median"] / frame["reference_median"] * overall).fillna(frame["median"])
+    ratios = [_median_ratio(a, b) for a, b in zip(frame["repeats"], frame["reference_repeats"], strict=True)]
+    return (groups.transform("median") * ratios).fillna(frame["median"])
+
+
+def _median_ratio(repeats: np.ndarray, reference: np.ndarray) -> float:
+    """Return the median of the pairs' ratios; of the medians where the samples are no pairs; NaN without reference."""
+    if not len(reference) or not np.all(reference):
+        return float("nan")
+    if len(repeats) != len(reference):
+        return float(np.median(repeats) / np.median(reference))
+    return float(np.median(repeats / reference))

@@ -26,7 +26,7 @@ from hw_profiles.messages import RANDOM_WEIGHTS, Samples, WorkerSetup
 from hw_profiles.meters import EnergyMeter, LatencyMeter, StepMeter, interleave, throughput, workload_step
 from supernet.architecture import Architecture
 from supernet.extract import build_gpt, extract
-from supernet.selection import check_fits
+from supernet.litgpt_config import check_fits
 
 ModelBuilder = Callable[[Architecture, str], GPT]  # (architecture, torch's name of a device) -> model
 _MEMORY_REPEATS = 3  # a high-water mark hardly varies

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from search.figure_style import LIGHT, Theme, new_figure, pick_label, search_styles, styled
+from search.figure_style import LIGHT, Theme, laid_out, new_figure, pick_label, search_styles, styled
 from search.number_format import number
 from search.picks import Pick
 from search.report_data import ReportData
@@ -42,7 +42,7 @@ def architectures_figure(data: ReportData, theme: Theme = LIGHT) -> Figure | Non
             f"first block on top; a dot is a block left out",
             fontsize=8, color=theme.muted,
         )  # fmt: skip
-        return figure
+        return laid_out(figure)
 
 
 def _draw(axes: Axes, arch: Architecture, scale: tuple[int, int, int], color: str, theme: Theme) -> None:

@@ -176,7 +176,7 @@ def headline(summary: Mapping[str, Any]) -> str:
 
 def _training(folder: Path) -> dict[str, Any]:
     card = read_json(folder / "supernet" / "card.json")
-    return {key: card[key] for key in ("steps", "tokens", "scores") if key in card}
+    return {"steps": card["data"]["steps"], "tokens": card["data"]["tokens"], "scores": card["scores"]}
 
 
 def _surrogates(folder: Path) -> dict[str, Any]:

@@ -135,11 +135,17 @@ def styled(theme: Theme) -> Iterator[None]:
         yield
 
 
+def laid_out(figure: Figure) -> Figure:
+    """Return the figure after its layout; call it inside `styled`, for ticks and labels take their size at that time."""
+    figure.draw_without_rendering()
+    return figure
+
+
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure of that size in inches, whose layout keeps labels inside."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
 
 
 def to_png(figure: Figure) -> bytes:
@@ -147,9 +153,8 @@ def to_png(figure: Figure) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
-    figure.draw_without_rendering()  # a first pass of the layout: tick labels change with the size it gives
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi="figure", metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -198,7 +203,7 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> Non
     inverse = transform.inverted()
     height = axes.get_window_extent().height
     pixels = [float(transform.transform((x, y))[1]) for x, y, _, _ in ends]
-    gap = max(11.0, 0.055 * height)
+    gap = max(10.5 * DOTS_PER_INCH / 72, 0.055 * height)  # a line of text
     for index, y in zip(np.argsort(pixels, kind="stable"), spaced(sorted(pixels), gap), strict=True):
         x, _, text, color = ends[index]
         at = inverse.transform((0, y))[1]

@@ -14,6 +14,7 @@ from search.figure_style import (
     Theme,
     axis_label,
     label_ends,
+    laid_out,
     new_figure,
     plain_ticks,
     round_ticks,
@@ -65,7 +66,7 @@ def training_figure(data: ReportData, theme: Theme = LIGHT) -> Figure | None:
                 plain_ticks(axes, y=True)
             figure.draw_without_rendering()
             label_ends(axes, _curve_ends(data, columns, theme))
-        return figure
+        return laid_out(figure)
 
 
 def _whole_steps(last: float) -> Locator:
@@ -152,7 +153,7 @@ def hypervolume_figure(data: ReportData, theme: Theme = LIGHT) -> Figure | None:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.4g}")
         figure.draw_without_rendering()
         label_ends(axes, ends)
-        return figure
+        return laid_out(figure)
 
 
 def _volume_limits(axes: Axes, left: float) -> tuple[float, float]:
@@ -181,7 +182,7 @@ def prediction_figure(data: ReportData, theme: Theme = LIGHT) -> Figure | None:
             draw_prediction(axes, data, metric, theme)
         for axes in panels[len(metrics) :]:
             axes.set_visible(False)
-        return figure
+        return laid_out(figure)
 
 
 def prediction_metrics(data: ReportData) -> list[str]:
@@ -249,7 +250,7 @@ def drift_figure(data: ReportData, theme: Theme = LIGHT) -> Figure | None:
         axes.plot(minutes, rows["reference_median"].to_numpy() / middle * 100, "o-", ms=3, lw=1, color=theme.series[0])
         axes.set_xlabel(f"Minutes since the first measurement (100 % is {number(middle)} ms)")
         axes.set_ylabel("Reference network (%)")
-        return figure
+        return laid_out(figure)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.figure_style import LIGHT, SeriesStyle, Theme, axis_label, new_figure, plain_ticks, search_styles, styled
+from search.figure_style import LIGHT, SeriesStyle, Theme, axis_label, laid_out, new_figure, plain_ticks, search_styles, styled
 from search.pareto import nondominated
 from search.picks import Pick
 from search.report_data import ReportData
@@ -27,7 +27,7 @@ def front_figure(data: ReportData, theme: Theme = LIGHT) -> Figure | None:
     with styled(theme):
         figure = new_figure(9.4, 5.2)
         draw_front(figure.subplots(), data, theme)
-        return figure
+        return laid_out(figure)
 
 
 def draw_front(axes: Axes, data: ReportData, theme: Theme) -> None:

@@ -21,8 +21,8 @@ from supernet.architecture import Architecture
 from supernet.artifacts import atomic_folder, read_json, restore_folder, write_card, write_json, write_text
 from supernet.extract import build_gpt
 from supernet.huggingface import litgpt_arguments
+from supernet.litgpt_config import check_fits
 from supernet.model import Supernet
-from supernet.selection import check_fits
 from supernet.space import SearchSpace
 from supernet.text import BYTE_FILE, HF_FILE, Tokenizer, load_tokenizer
 from supernet.weights import Weights, check_matches, current_names, from_hf, is_litgpt, is_tied, read_weights

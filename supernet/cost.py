@@ -19,7 +19,7 @@ import numpy as np
 
 from supernet.architecture import Architecture
 from supernet.arrays import ArchitectureArrays, architecture_arrays
-from supernet.litgpt_config import ModelConfig, unsupported_features
+from supernet.litgpt_config import ModelConfig, check_fits, unsupported_features
 
 _MLP_MATRICES = {"GptNeoxMLP": 2, "LLaMAMLP": 3, "GemmaMLP": 3}
 
@@ -292,8 +292,16 @@ def _checked_arrays(config: ModelConfig, archs: Sequence[Architecture]) -> Archi
     if found := unsupported_features(config):
         raise ValueError(f"config {config.name or 'without a name'} uses {'; '.join(found)}: not supported")
     arrays = architecture_arrays(archs, config.n_layer)
-    if arrays.bias.any() and not config.bias:
-        raise ValueError("bias = True is not in this supernet; allowed: False (its config has bias=False)")
+    per_group = arrays.n_head // np.maximum(arrays.n_query_groups, 1)
+    fits = (
+        (arrays.n_embd <= config.n_embd)
+        & (arrays.n_query_groups <= config.n_query_groups).all(axis=1)
+        & (per_group <= config.n_head // config.n_query_groups).all(axis=1)
+        & (arrays.intermediate_size <= config.intermediate_size).all(axis=1)
+        & (config.bias | ~arrays.bias)
+    )
+    for i in np.flatnonzero(~fits)[:1]:
+        check_fits(config, archs[i])  # says what does not fit
     return arrays
 
 

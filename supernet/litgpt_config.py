@@ -12,7 +12,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from supernet.architecture import Architecture
 
 _ALIAS = "_paretolm_litgpt_config"
 
@@ -98,3 +101,25 @@ def unsupported_features(config: ModelConfig) -> list[str]:
     if getattr(config, "latent_attention", None):
         found.append("multi-head latent attention (latent_attention)")
     return found
+
+
+def check_fits(config: ModelConfig, arch: Architecture) -> None:
+    """Raise ValueError, naming the dimension and the limit, unless the supernet of `config` contains `arch`."""
+
+    def refuse(what: str, value: object, allowed: str) -> None:
+        raise ValueError(f"{what} = {value} is not in this supernet ({config.name or 'unnamed'}); allowed: {allowed}")
+
+    if arch.n_embd > config.n_embd:
+        refuse("n_embd", arch.n_embd, f"1 to {config.n_embd}")
+    if arch.layers[-1] >= config.n_layer:
+        refuse("layers", arch.layers, f"block indices 0 to {config.n_layer - 1}")
+    if arch.bias and not config.bias:
+        refuse("bias", arch.bias, "False (the supernet has no biases)")
+    heads_per_group = config.n_head // config.n_query_groups
+    for i, (h, g, f) in enumerate(zip(arch.n_head, arch.n_query_groups, arch.intermediate_size, strict=True)):
+        if g > config.n_query_groups:
+            refuse(f"n_query_groups[{i}]", g, f"1 to {config.n_query_groups}")
+        if h // g > heads_per_group:
+            refuse(f"n_head[{i}]", h, f"{g} to {g * heads_per_group} in steps of {g} (with n_query_groups[{i}] = {g})")
+        if f > config.intermediate_size:
+            refuse(f"intermediate_size[{i}]", f, f"1 to {config.intermediate_size}")

@@ -22,7 +22,7 @@ from litgpt.config import Config
 from torch import Tensor, nn
 
 from supernet.architecture import Architecture
-from supernet.litgpt_config import unsupported_features
+from supernet.litgpt_config import check_fits, unsupported_features
 from supernet.selection import (
     BLOCK_AXES,
     SHARED_AXES,
@@ -30,7 +30,6 @@ from supernet.selection import (
     Selection,
     SelectionPlan,
     axis_runs,
-    check_fits,
     layer_config,
     layer_shapes,
     select_axes,

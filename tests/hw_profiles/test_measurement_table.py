@@ -55,6 +55,14 @@ def test_drift_of_the_machine_is_divided_out(table):
     assert frame["median"].tolist() == [3.0, 6.0]
 
 
+def test_a_disturbance_that_hits_both_of_most_pairs_is_divided_out(table):
+    # A network 3 x as slow as the reference: the machine is 4 x slower from the middle of two pairs on.
+    table.append([row(repeats=(3.0, 12.0, 12.0, 12.0, 3.0), reference_repeats=(1.0, 1.0, 4.0, 4.0, 1.0))])
+    table.append([row("e16-l0-h1-f8-b1", repeats=(6.0, 6.0, 6.0), reference_repeats=(1.0, 1.0, 1.0))])
+    # medians alone would say 12 / 1; the overall median of the reference's medians is 1
+    assert table.read()["adjusted_median"].tolist() == [3.0, 6.0]
+
+
 def test_other_reference_networks_do_not_mix_in_the_adjustment(table):
     table.append([row("a1", repeats=(3.0,), reference="r", reference_repeats=(10.0,))])
     table.append([row("a2", repeats=(6.0,), reference="s", reference_repeats=(20.0,))])

@@ -25,9 +25,9 @@ def figure(request, report_data):
 
 
 def test_nothing_is_clipped(figure):
-    figure.draw_without_rendering()
-    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
-    assert box.x0 >= -0.01 and box.y0 >= -0.01 and box.x1 <= width + 0.01 and box.y1 <= height + 0.01
+    pixels = image.imread(io.BytesIO(to_png(figure)))
+    edges = [pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]
+    assert all((edge == pixels[0, 0]).all() for edge in edges)
 
 
 def test_axes_have_labels(figure):

@@ -306,3 +306,14 @@ def test_costs_are_those_of_every_row_of_hwgpt_bench(scale, batch_size):
     assert space.encode(archs).shape[0] == len(archs)  # all are in the space
     one = macs(config, archs[0], seq_len=1024, batch_size=batch_size, include_attention_scores=False)
     assert one == cost["macs"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "gene"),
+    [({"n_embd": 999}, "n_embd"), ({"intermediate_size": (9999,) * 6}, "intermediate_size"), ({"bias": True}, "bias")],
+)
+def test_an_architecture_beyond_the_supernet_is_refused_by_name(changes, gene):
+    space = load_space("tiny")
+    arch = replace(space.largest(), **changes)
+    with pytest.raises(ValueError, match=gene):
+        parameter_counts(space.model_config, [space.smallest(), arch])

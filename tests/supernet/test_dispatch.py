@@ -1,0 +1,80 @@
+"""The console script: commands, help, errors, and commands inside commands."""
+
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from supernet import dispatch
+from supernet.dispatch import commands, help_text, main, run_command
+
+SCRIPT = Path(sysconfig.get_path("scripts")) / "paretolm"
+
+
+def paretolm(*arguments, cwd=None):
+    return subprocess.run([SCRIPT, *arguments], capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+def test_help_names_every_command_with_its_sentence():
+    text = help_text()
+    for name, entry in commands().items():
+        assert f"  {name} " in text
+        assert (entry.load().__doc__ or "").splitlines()[0] in text
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from supernet.dispatch import main; main(['--help']); "
+        "heavy = {'torch', 'litgpt', 'hydra', 'pandas', 'xgboost', 'sklearn', 'numpy'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_an_unknown_command_gets_the_nearest_one(capsys):
+    assert main(["trian"]) == 2
+    assert "Did you mean 'train'?" in capsys.readouterr().err
+
+
+def test_version_and_empty_call(capsys):
+    assert main(["--version"]) == 0
+    assert main([]) == 0
+    assert "Usage: paretolm" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_every_command_composes_outside_the_checkout(name, tmp_path):
+    done = paretolm(name, "--cfg", "job", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "run_dir:" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_users_mistake_is_one_line_and_status_1(tmp_path):
+    done = paretolm("report", f"run={tmp_path / 'nowhere'}", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "nowhere" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_command_inside_a_command_gets_its_overrides_and_its_errors_are_raised(monkeypatch, tmp_path):
+    seen = {}
+
+    def task(cfg):
+        seen.update(seed=cfg.seed, run_dir=cfg.run_dir, line=dispatch.command_line())
+        raise ValueError("inner")
+
+    class Entry:
+        def load(self):
+            return lambda: dispatch.run_hydra(task, "fit")
+
+    monkeypatch.setattr(dispatch, "commands", lambda: {"fit": Entry()})
+    from hydra import initialize_config_module
+
+    before = list(sys.argv)
+    with initialize_config_module("supernet.conf", version_base="1.3"), pytest.raises(ValueError, match="inner"):
+        run_command("fit", ["table=x", "seed=7", f"run_dir={tmp_path}"])
+    assert seen == {"seed": 7, "run_dir": str(tmp_path), "line": f"paretolm fit table=x seed=7 run_dir={tmp_path}"}
+    assert sys.argv == before
