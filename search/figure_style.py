@@ -136,7 +136,18 @@ def styled(theme: Theme) -> Iterator[None]:
 
 
 def laid_out(figure: Figure) -> Figure:
-    """Return the figure after its layout; call it inside `styled`, for ticks and labels take their size at that time."""
+    """Return the figure after its layout, ticks fixed.
+
+    The layout measures labels while the axes still fill the figure; ticks that change as the axes shrink would have
+    labels that it did not make room for.
+    """
+    from matplotlib.ticker import FixedLocator
+
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if axes.axison:
+                axis.set_major_locator(FixedLocator(axis.get_majorticklocs().tolist()))
     figure.draw_without_rendering()
     return figure
 

@@ -64,7 +64,7 @@ def training_figure(data: ReportData, theme: Theme = LIGHT) -> Figure | None:
             if label == "Perplexity":
                 axes.set_yscale("log")
                 plain_ticks(axes, y=True)
-            figure.draw_without_rendering()
+            laid_out(figure)
             label_ends(axes, _curve_ends(data, columns, theme))
         return laid_out(figure)
 
@@ -151,9 +151,9 @@ def hypervolume_figure(data: ReportData, theme: Theme = LIGHT) -> Figure | None:
         axes.xaxis.set_major_locator(FixedLocator(round_ticks(left, last * 1.01, count=5)))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.4g}")
-        figure.draw_without_rendering()
+        laid_out(figure)
         label_ends(axes, ends)
-        return laid_out(figure)
+        return figure
 
 
 def _volume_limits(axes: Axes, left: float) -> tuple[float, float]:

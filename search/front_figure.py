@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.figure_style import LIGHT, SeriesStyle, Theme, axis_label, laid_out, new_figure, plain_ticks, search_styles, styled
+from search.figure_style import (
+    LIGHT,
+    SeriesStyle,
+    Theme,
+    axis_label,
+    laid_out,
+    new_figure,
+    plain_ticks,
+    search_styles,
+    styled,
+)
 from search.pareto import nondominated
 from search.picks import Pick
 from search.report_data import ReportData

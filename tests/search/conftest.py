@@ -6,7 +6,7 @@ from report_fakes import write_run
 
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory):
-    return write_run(tmp_path_factory.mktemp("run") / "demo", n_profiled=40, n_evaluations=150)
+    return write_run(tmp_path_factory.mktemp("run") / "demo", n_profiled=60, n_evaluations=150)
 
 
 @pytest.fixture(scope="session")

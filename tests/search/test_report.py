@@ -204,7 +204,7 @@ def test_rank_table_agrees_with_scipy(report_data):
     networks = measured_networks(report_data)
     rows = {(r.metric, r.predictor): r for r in rank_table(report_data)}
     size = rows["perplexity", "decoder parameters"]
-    assert size.n == len(networks) == 40
+    assert size.n == len(networks) == 60
     assert size.kendall == pytest.approx(-kendalltau(networks["n_params_decoder"], networks["perplexity"]).statistic)
     best = next(p for p in report_data.predictions if p.metric == "latency_ms" and p.is_winner)
     row = rows["latency_ms", best.label]
