@@ -248,7 +248,7 @@ def _load_hf(folder: Path, layout: Layout, attention: str | None) -> _Logits:
     shows_bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             attn_implementation=attention,
             dtype=torch.float32,
@@ -258,6 +258,7 @@ def _load_hf(folder: Path, layout: Layout, attention: str | None) -> _Logits:
     finally:
         if shows_bars:
             logging.enable_progress_bar()
+    model, info = loaded
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info.get(problem):
             raise ValueError(

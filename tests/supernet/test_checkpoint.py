@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 import warnings
 from dataclasses import asdict
 from functools import partial
@@ -140,6 +143,47 @@ def test_a_kill_between_the_two_renames_is_healed_by_the_next_load(tmp_path):
     (tmp_path / "net").rename(tmp_path / ".net.previous")
     idx = random_tokens(supernet.config)
     assert torch.equal(load_supernet(tmp_path / "net").supernet.eval()(idx), supernet(idx))
+
+
+def test_a_rename_that_fails_puts_the_old_folder_back(tmp_path, monkeypatch):
+    old = build_supernet("pythia", seed=0)
+    save_supernet(tmp_path / "net", old)
+    rename = Path.rename
+
+    def refuse_the_new_one(self: Path, target: Path) -> Path:
+        if self.name.endswith(".tmp"):
+            assert not target.exists() or target.is_dir()
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_the_new_one)
+    with pytest.raises(OSError, match="Input/output error"):
+        save_supernet(tmp_path / "net", build_supernet("pythia", seed=1))
+    monkeypatch.undo()
+    idx = random_tokens(old.config)
+    assert torch.equal(load_supernet(tmp_path / "net").supernet.eval()(idx), old(idx))
+    assert [p.name for p in tmp_path.iterdir()] == ["net"]
+
+
+@pytest.mark.slow
+def test_after_a_sigkill_at_any_moment_a_whole_supernet_is_there(tmp_path):
+    save_supernet(tmp_path / "net", build_supernet("pythia", seed=0))
+    script = (
+        "from family_configs import build_supernet; from supernet.checkpoint import save_supernet\n"
+        "nets = [build_supernet('pythia', seed=i) for i in range(2)]; print('ready', flush=True)\n"
+        f"while True:\n    for net in nets: save_supernet({str(tmp_path / 'net')!r}, net)"
+    )
+    nets, rng = [build_supernet("pythia", seed=i) for i in range(2)], np.random.default_rng(0)
+    idx = random_tokens(nets[0].config)
+    expected = [net(idx) for net in nets]
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parent, stdout=subprocess.PIPE)
+        process.stdout.readline()
+        time.sleep(float(rng.uniform(0, 0.2)))
+        process.kill()
+        process.wait()
+        found = load_supernet(tmp_path / "net").supernet.eval()(idx)
+        assert any(torch.equal(found, logits) for logits in expected)
 
 
 def test_saving_again_replaces_the_folder_and_other_peoples_files_are_not_deleted(tmp_path):

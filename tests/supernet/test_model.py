@@ -174,6 +174,23 @@ def _fail(*_: object) -> None:
     raise RuntimeError("in the middle")
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_weights_or_graphs_are_kept_alive_by_a_call(fails):
+    supernet = build_supernet("llama-gqa").train()
+    idx, arch = random_tokens(supernet.config), small_arch(supernet.config)
+    if fails:
+        supernet.transformer.ln_f.register_forward_pre_hook(_fail)
+        supernet.transformer.h[arch.layers[-1]].register_forward_hook(_fail)
+        with pytest.raises(RuntimeError, match="in the middle"):
+            supernet(idx, arch)
+    else:
+        supernet(idx, arch)
+    skeletons = [f.skeleton for f in supernet._local.frames.values()]
+    skeletons += [c.skeleton for c in supernet._local.calls.values()]
+    assert len(skeletons) >= 2
+    assert all(p.is_meta for s in skeletons for p in s.module.parameters())
+
+
 def test_two_threads_at_once_give_what_one_gives():
     supernet = build_supernet("gemma2")
     idx = random_tokens(supernet.config)
