@@ -98,7 +98,8 @@ def gathered(supernet: Supernet) -> Supernet | None:
 
 def launched_by_others() -> bool:
     """Return whether torchrun, Lightning or SLURM's srun already started this process as one of several."""
-    return any(name in os.environ for name in ("LOCAL_RANK", "TORCHELASTIC_RUN_ID", "SLURM_PROCID"))
+    started = any(name in os.environ for name in ("LOCAL_RANK", "TORCHELASTIC_RUN_ID"))
+    return started or int(os.environ.get("SLURM_NTASKS", "1")) > 1  # a job of one task starts its processes itself
 
 
 def torchrun_command(*, devices: int | str, accelerator: str, arguments: Sequence[str]) -> list[str]:

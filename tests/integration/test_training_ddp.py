@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_training import SPACE
 
 from supernet.callbacks import checkpoints
 from supernet.checkpoint import load_supernet
 from supernet.fit import new_supernet
 from supernet.metrics_log import read_metrics
 from supernet.recipe import Recipe, decay_groups
-from tiny_training import SPACE
 
 SCRIPT = Path(__file__).with_name("tiny_training.py")
 SETTINGS = {"max_steps": 8, "validate_every": 4, "checkpoint_every": 1, "keep_checkpoints": 0}

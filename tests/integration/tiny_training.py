@@ -1,4 +1,4 @@
-"""A small training that the integration tests run as a process of its own, to kill it or to run it twice in parallel."""
+"""A small training that integration tests run as a process of its own, to kill it or to run it twice in parallel."""
 
 from __future__ import annotations
 
@@ -36,7 +36,12 @@ def run(
         new_supernet(SPACE, seed=1), SPACE, sampler=Sandwich(SPACE), recipe=recipe, distillation=Distillation()
     )
     data = TextDataModule(
-        text, seq_len=16, batch_size=batch_size, val_fraction=0.2, batches_per_epoch=7, cache_dir=folder.parent / "cache"
+        text,
+        seq_len=16,
+        batch_size=batch_size,
+        val_fraction=0.2,
+        batches_per_epoch=7,
+        cache_dir=folder.parent / "cache",
     )
     train(module, data, run_dir=folder, settings=settings)
     return module
