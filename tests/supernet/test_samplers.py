@@ -86,7 +86,9 @@ def test_linear_bins_train_rare_sizes_as_often_as_common_ones() -> None:
     counts = [parameter_count(SPACE.model_config, SPACE.sample(np.random.default_rng(i))).total for i in range(300)]
     uniform = np.histogram(counts, bins=sampler.edges)[0]
     assert uniform.min() < 0.5 * 300 / 4  # the space itself is far from uniform over these bins
-    trained = Counter(sampler.bin_of(net or SPACE.largest()) for s in range(50) for net in draw(sampler, seed=0, step=s))
+    trained = Counter(
+        sampler.bin_of(net or SPACE.largest()) for s in range(50) for net in draw(sampler, seed=0, step=s)
+    )
     assert min(trained.values()) == 50
 
 
