@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 GROUP = "paretolm.commands"
 CONFIG_PATH = "pkg://supernet.conf"
+_MISTAKES = (ValueError, KeyError, FileNotFoundError)  # of what was asked for, not of the program
 _ORDER = ("demo", "train", "evaluate", "profile", "fit", "query", "search", "prune", "export", "report")
 
 
@@ -77,6 +78,8 @@ def run_hydra(task: Callable[[DictConfig], Any], config_name: str) -> int:
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import InstantiationException
+    from omegaconf.errors import OmegaConfBaseException
 
     if GlobalHydra.instance().is_initialized():  # a command that another command runs; errors are the other one's
         task(_composed(config_name, sys.argv[1:]))
@@ -88,17 +91,26 @@ def run_hydra(task: Callable[[DictConfig], Any], config_name: str) -> int:
         cfg.run_dir = HydraConfig.get().runtime.output_dir  # each job of a multirun has its own
         try:
             return task(cfg)
-        except (ValueError, KeyError, FileNotFoundError) as error:
-            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        except (ValueError, KeyError, FileNotFoundError, OmegaConfBaseException, InstantiationException) as error:
+            wrapped = isinstance(error, InstantiationException) and isinstance(error.__cause__, _MISTAKES)
+            cause = error.__cause__ if wrapped else error
+            if os.environ.get("HYDRA_FULL_ERROR") == "1" or not isinstance(cause, (*_MISTAKES, OmegaConfBaseException)):
                 raise
-            message = error.args[0] if isinstance(error, KeyError) and error.args else error
-            print(f"{sys.argv[0]}: {message}", file=sys.stderr)
+            print(f"{sys.argv[0]}: {_message(cause)}", file=sys.stderr)
             status = 1
             return None
 
     guarded.__module__, guarded.__qualname__ = task.__module__, task.__qualname__
     hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name=config_name)(guarded)()
     return status
+
+
+def _message(error: BaseException) -> str:
+    """Return what went wrong in the user's words."""
+    if type(error).__name__ == "MissingMandatoryValue":
+        key = getattr(error, "full_key", None) or str(error).partition("\n")[0]
+        return f"{key} is not given: add {key}=... (--help lists all settings)"
+    return str(error.args[0] if isinstance(error, KeyError) and error.args else error)
 
 
 def _composed(config_name: str, overrides: list[str]) -> DictConfig:

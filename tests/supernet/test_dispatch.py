@@ -78,3 +78,17 @@ def test_a_command_inside_a_command_gets_its_overrides_and_its_errors_are_raised
         run_command("fit", ["table=x", "seed=7", f"run_dir={tmp_path}"])
     assert seen == {"seed": 7, "run_dir": str(tmp_path), "line": f"paretolm fit table=x seed=7 run_dir={tmp_path}"}
     assert sys.argv == before
+
+
+def test_a_missing_setting_is_named_in_one_line(tmp_path):
+    done = paretolm("report", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "run is not given: add run=..." in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_mistake_found_by_a_class_that_hydra_builds_is_one_line(tmp_path):
+    done = paretolm("train", "data=text", "data.source=/no/such/text", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("paretolm train: no text at /no/such/text")
+    assert "Traceback" not in done.stderr
