@@ -61,10 +61,10 @@ def architectures(cfg: DictConfig, space: SearchSpace) -> list[Architecture]:
     """
     import numpy as np
 
-    from hw_profiles.lists import read_architectures
+    from supernet.arch_files import read_architecture_file
 
     if cfg.archs.file:
-        return [space.validate(arch) for arch in read_architectures(cfg.archs.file)]
+        return [space.validate(arch) for arch in read_architecture_file(cfg.archs.file)]
     extremes = list(dict.fromkeys((space.smallest(), space.largest()))) if cfg.archs.extremes else []
     wanted = max(0, cfg.archs.n - len(extremes))
     return extremes + space.sample_unique(wanted, np.random.default_rng(cfg.archs.seed), exclude=extremes)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from supernet.arch_files import read_architecture_file
 from supernet.architecture import Architecture, parse_architecture
 from supernet.space import SearchSpace
 
@@ -21,8 +21,7 @@ def read_architectures(
 
     Args:
         what: one of these, several with commas between them, or a list of them: "largest", "smallest"; a number (so
-            many random ones); an architecture id; a file with one id or JSON object a line, or a JSON list of them, or
-            a .parquet or .csv table with a column `architecture`.
+            many random ones); an architecture id; a file, see `read_architecture_file`.
         space: where names and random ones come from, and what all must lie in; None allows ids and files only.
         seed: of the random ones.
 
@@ -60,34 +59,10 @@ def _named(
         return space.sample_unique(int(item), rng, exclude=[a for a in found if a in space])
     path = Path(item).expanduser()
     if path.is_file():
-        return _read_file(path)
+        return read_architecture_file(path)
     try:
         return [parse_architecture(item)]
     except ValueError as error:
         if "/" in item or path.suffix in (".json", ".jsonl", ".txt", ".csv", ".parquet"):
             raise FileNotFoundError(f"no file {item} with architectures") from error
         raise ValueError(f"{error} Or give {', '.join(NAMES)}, a number of random ones, or a file.") from error
-
-
-def _read_file(path: Path) -> list[Architecture]:
-    if path.suffix in (".parquet", ".csv"):
-        import pandas as pd
-
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-        if "architecture" not in table:
-            raise ValueError(f"{path} has no column 'architecture'; it has {list(table.columns)}")
-        return [parse_architecture(value) for value in table["architecture"]]
-    text = path.read_text(encoding="utf-8").strip()
-    try:
-        values = json.loads(text) if text.startswith("[") else [line for line in text.splitlines() if line.strip()]
-        return [parse_architecture(value) for value in ([json.loads(text)] if _is_object(text) else values)]
-    except (json.JSONDecodeError, ValueError, TypeError) as error:
-        raise ValueError(f"{path} does not hold architectures: {error}") from error
-
-
-def _is_object(text: str) -> bool:
-    """Whether the whole text is one JSON object (architecture.json), not one a line."""
-    try:
-        return isinstance(json.loads(text), dict)
-    except json.JSONDecodeError:
-        return False

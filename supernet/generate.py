@@ -51,8 +51,9 @@ def generate(
     _check(gpt, len(ids), max_new_tokens, temperature, top_k)
     tokens = [ids]
     with _decoding(gpt, len(ids) + max_new_tokens):
-        position = torch.arange(len(ids), device=device)
-        new = ids
+        position, new = torch.arange(len(ids), device=device), ids
+        if gpt.config.attention_logit_softcapping is not None:
+            position, new = _prefill_one_by_one(gpt, ids)
         for _ in range(max_new_tokens):
             end = int(position[-1]) + 1
             logits = gpt(new[None], input_pos=position, input_pos_maxp1=end)[0, -1]  # (V,)
@@ -88,6 +89,17 @@ def sample_text(
         eos_id=tokenizer.eos_id, vocab_size=tokenizer.vocab_size,
     )  # fmt: skip
     return tokenizer.decode(out.cpu().numpy())
+
+
+def _prefill_one_by_one(gpt: GPT, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Put all but the last prompt token into the cache; returns the last one's position and id, (1,) each.
+
+    litgpt 0.5.13 adds a boolean mask to soft-capped scores, so a prefill of several tokens there sees the future.
+    """
+    position = torch.arange(len(ids), device=ids.device)
+    for i in range(len(ids) - 1):
+        gpt(ids[None, i : i + 1], input_pos=position[i : i + 1], input_pos_maxp1=i + 1)
+    return position[-1:], ids[-1:]
 
 
 def _check(gpt: GPT, n_prompt: int, max_new_tokens: int, temperature: float, top_k: int | None) -> None:

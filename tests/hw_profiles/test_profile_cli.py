@@ -7,7 +7,6 @@ from hydra import compose, initialize_config_module
 
 from hw_profiles.cli import architectures, parse_shard
 from hw_profiles.device import Workload, current_device
-from hw_profiles.lists import read_architectures
 from hw_profiles.table import MeasurementTable
 from supernet.spaces import load_space
 
@@ -63,31 +62,7 @@ def test_architectures_are_read_from_every_kind_of_file(tmp_path):
     (tmp_path / "a.txt").write_text("# picks\n\n" + "\n".join(a.id for a in wanted))
     (tmp_path / "a.json").write_text(json.dumps([wanted[0].id, wanted[1].to_dict()]))
     for name in ("a.csv", "a.txt", "a.json"):
-        assert read_architectures(tmp_path / name) == wanted
         assert architectures(configured(f"archs.file={tmp_path / name}"), TINY) == wanted
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("a.txt", "# nothing\n", "lists no architectures"),
-        ("a.txt", "e64-l0-h1-f64-b0\nwrong\n", r"a.txt, entry 2: 'wrong' is no architecture id"),
-        ("a.csv", "id\ne64\n", r"no column 'architecture'; its columns are \['id'\]"),
-        ("a.json", "{", "is not JSON"),
-        ("a.json", "{}", "holds a dict; give a list"),
-        ("a.json", "[3]", "entry 1"),
-        ("a.yaml", "", r"a list of architectures is a .csv, .txt, .json file"),
-    ],
-)
-def test_a_list_that_cannot_be_read_is_refused_by_file_and_entry(tmp_path, name, text, message):
-    (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_architectures(tmp_path / name)
-
-
-def test_a_list_that_is_missing_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none.txt does not exist"):
-        read_architectures(tmp_path / "none.txt")
 
 
 def test_a_listed_architecture_outside_the_space_is_refused_by_gene(tmp_path):

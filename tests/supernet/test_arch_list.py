@@ -31,7 +31,7 @@ def test_files_of_every_kind_are_read(tmp_path, kind):
         path = tmp_path / f"a.{kind}"
         table.to_csv(path) if kind == "csv" else table.to_parquet(path)
     else:
-        path = tmp_path / "a.txt"
+        path = tmp_path / ("a.txt" if kind in ("ids", "jsonl") else "a.json")
         texts = {
             "ids": "\n".join(a.id for a in both) + "\n\n",
             "jsonl": "\n".join(a.to_json() for a in both),
@@ -55,7 +55,7 @@ def test_what_is_no_architecture_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="n_embd = 64 is not in space 't'"):
         read_architectures(LARGEST.id.replace("e32", "e64"), SPACE)
     (tmp_path / "bad.txt").write_text("e16-l0\n")
-    with pytest.raises(ValueError, match=r"bad\.txt does not hold architectures"):
+    with pytest.raises(ValueError, match=r"bad\.txt, entry 1: .* is no architecture id"):
         read_architectures(tmp_path / "bad.txt", SPACE)
     pd.DataFrame({"id": []}).to_csv(tmp_path / "bad.csv")
     with pytest.raises(ValueError, match="no column 'architecture'"):

@@ -50,6 +50,17 @@ def test_greedy_tokens_are_those_of_full_forwards(gpt):
     assert out.tolist() == without_cache(gpt, [5, 6, 7], 37, lambda logits: logits.argmax())
 
 
+def test_greedy_tokens_are_those_of_full_forwards_with_softcapped_attention():
+    torch.manual_seed(1)
+    capped = litgpt.GPT(litgpt.Config(**{**SPACE.config, "attention_logit_softcapping": 2.0}))
+    with torch.no_grad():
+        for parameter in capped.parameters():
+            parameter.mul_(3)
+    prompt = [5, 6, 7, 200, 3, 90]
+    out = generate(capped, prompt, max_new_tokens=30, temperature=0)
+    assert out.tolist() == without_cache(capped, prompt, 30, lambda logits: logits.argmax())
+
+
 def test_sampled_tokens_are_those_of_full_forwards_with_the_same_generator(gpt):
     out = generate(gpt, [5], max_new_tokens=30, temperature=0.7, generator=torch.Generator().manual_seed(3))
     reference = torch.Generator().manual_seed(3)
