@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 GROUP = "paretolm.commands"
 CONFIG_PATH = "pkg://supernet.conf"
 _MISTAKES = (ValueError, KeyError, FileNotFoundError)  # of what was asked for, not of the program
+_inner_line: ContextVar[str | None] = ContextVar("inner_line", default=None)  # of a command inside another one
 _ORDER = ("demo", "train", "evaluate", "profile", "fit", "query", "search", "prune", "export", "report")
 
 
@@ -126,18 +128,27 @@ def run_command(name: str, overrides: Sequence[str]) -> str:
 
     Give `run_dir` among the overrides: its default is the outer command's. Errors are raised.
     """
-    outer = sys.argv
+    outer, line = sys.argv, shlex.join(["paretolm", name, *overrides])
+    token = _inner_line.set(line)
     sys.argv = [f"paretolm {name}", *overrides]
     try:
         commands()[name].load()()
-        return command_line()
+        return line
     finally:
         sys.argv = outer
+        _inner_line.reset(token)
 
 
 def command_line() -> str:
-    """Return the command as typed, for cards and reports."""
-    return shlex.join(["paretolm", *sys.argv[0].split()[1:], *sys.argv[1:]])
+    """Return the running command as one would type it, for cards and reports (that of the job, under --multirun)."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if inner := _inner_line.get():
+        return inner
+    if not HydraConfig.initialized():
+        return shlex.join(["paretolm", *sys.argv[0].split()[1:], *sys.argv[1:]])
+    hydra = HydraConfig.get()  # in launchers' and torchrun's processes sys.argv is theirs
+    return shlex.join(["paretolm", str(hydra.job.config_name), *hydra.overrides.task])
 
 
 def save_run_info(cfg: DictConfig, run_dir: str | Path) -> Path:

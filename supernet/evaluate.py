@@ -2,9 +2,9 @@
 
 Shapes: B batch, T tokens, V padded vocabulary, N blocks, A architectures.
 
-Sub-networks run in place, as views of the supernet. Extracting each first gives the same numbers bit for bit. On one CPU
-core it saved 4 to 10% of a forward of 8 x 128 tokens with 2 M parameters and nothing clear with 42 M, but costs a copy
-of the weights: 0.05 to 0.6 of such a forward in time, and the memory.
+Sub-networks run in place, as views of the supernet. Extracting each first gives the same numbers bit for bit. On one
+CPU core it saved 4 to 10% of a forward of 8 x 128 tokens with 2 M parameters and nothing clear with 42 M, but costs a
+copy of the weights: 0.05 to 0.6 of such a forward in time, and the memory.
 """
 
 from __future__ import annotations

@@ -29,9 +29,8 @@ class Recipe:
         decay_embeddings: whether the token embedding decays like the other matrices.
         clip_norm: largest gradient norm; 0 does not clip.
         accumulate: batches whose gradients make one step.
-        slice_updates: let the optimizer touch only the part of the weights that the step trained
-            (supernet.optimizer.SubnetAdamW): faster and without decay of unselected weights, when the largest network
-            is not in every step.
+        slice_updates: confine AdamW's decay, momentum and update to the part of the weights that the step trained
+            (supernet.optimizer.SubnetAdamW), when the largest network is not in every step.
         compile: torch.compile of the largest network's dense path.
         n_validation_random: sub-networks, drawn once from `seed`, whose validation perplexity is logged beside the
             largest's and the smallest's.

@@ -84,6 +84,11 @@ class Selection:
         """Shape of the selected part."""
         return tuple(sum(run.size for run in runs) for runs in self.runs)
 
+    @property
+    def is_rectangle(self) -> bool:
+        """Whether the part is a view: one run of one stretch in every dimension."""
+        return all(len(runs) == 1 and runs[0].count == 1 for runs in self.runs)
+
     def select(self, parameter: Tensor) -> Tensor:
         """Return the selected part: a view where it is one rectangle, else a copy; differentiable."""
         if self.is_whole:
