@@ -1,9 +1,9 @@
 """AdamW that can touch only what a training step selected.
 
-Decay, momentum and the update of a sub-network's step are confined to its part of the weights. Elsewhere parameters and
-moments stay bit for bit as they were. It is for that, not for speed: on a CPU, gathering the strided part of a half-size
-network costs 25 ms where torch's fused update of everything takes 15 (benchmarks/run_supernet.py's networks; a training
-step is 200 ms).
+Decay, momentum and the update of a sub-network's step are confined to its part of the weights. Elsewhere parameters
+and moments stay bit for bit as they were. It is for that, not for speed: on a CPU, gathering the strided part of a
+half-size network costs 25 ms where torch's fused update of everything takes 15 (the networks of
+benchmarks/run_supernet.py, whose training step is 200 ms).
 
 Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019.
 """
