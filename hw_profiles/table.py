@@ -210,7 +210,8 @@ class MeasurementTable:
 
         The column `adjusted_median` is the median with the machine's drift divided out: the median, over pairs, of
         repeat / reference repeat, x the median of all reference_median of the same space, device, workload, metric
-        and reference network; it is the median itself where no reference was measured.
+        and reference network; `adjusted_iqr` is the interquartile range of the same. They are median and iqr where no
+        reference was measured.
 
         Raises:
             FileNotFoundError: there is no such table.
@@ -228,7 +229,9 @@ class MeasurementTable:
         frame = pa.concat_tables([SCHEMA.empty_table(), *tables]).to_pandas()
         frame = frame.drop_duplicates(["space", "architecture", "metric", "device", "workload", "order", "timestamp"])
         frame = frame.reset_index(drop=True)
-        frame.insert(frame.columns.get_loc("iqr"), "adjusted_median", _adjusted_median(frame))
+        median, iqr = _adjusted(frame)
+        frame.insert(frame.columns.get_loc("iqr"), "adjusted_median", median)
+        frame.insert(frame.columns.get_loc("iqr") + 1, "adjusted_iqr", iqr)
         return frame
 
     def keys(self, *, space: str | None = None) -> set[Key]:
@@ -290,21 +293,22 @@ def _check_samples(table: pa.Table, name: str, path: Path) -> None:
         )
 
 
-def _adjusted_median(frame: pd.DataFrame) -> pd.Series:
-    """Return the median ratio of repeats to the reference's repeats, in units of the reference's usual median.
+def _adjusted(frame: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """Return median and interquartile range of repeat / reference repeat, in units of the reference's usual median.
 
     Repeats are taken in turn with those of the reference, so a disturbance shorter than a row hits both of a pair: the
-    median of the ratios survives it, the ratio of the medians does not.
+    median of the ratios survives it, the ratio of the medians does not. Rows without a reference keep their own.
     """
     groups = frame.groupby(["space", "device", "workload", "metric", "reference"])["reference_median"]
-    ratios = [_median_ratio(a, b) for a, b in zip(frame["repeats"], frame["reference_repeats"], strict=True)]
-    return (groups.transform("median") * ratios).fillna(frame["median"])
+    usual = groups.transform("median")
+    pairs = [_ratios(a, b) for a, b in zip(frame["repeats"], frame["reference_repeats"], strict=True)]
+    quartiles = np.array([np.percentile(ratios, (25, 50, 75)) for ratios in pairs]).reshape(-1, 3)
+    median, iqr = usual * quartiles[:, 1], usual * (quartiles[:, 2] - quartiles[:, 0])
+    return median.fillna(frame["median"]), iqr.fillna(frame["iqr"])
 
 
-def _median_ratio(repeats: np.ndarray, reference: np.ndarray) -> float:
-    """Return the median of the pairs' ratios; of the medians where the samples are no pairs; NaN without reference."""
+def _ratios(repeats: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Return repeats over the reference's: pair by pair, or over its median where they are no pairs; NaN without."""
     if not len(reference) or not np.all(reference):
-        return float("nan")
-    if len(repeats) != len(reference):
-        return float(np.median(repeats) / np.median(reference))
-    return float(np.median(repeats / reference))
+        return np.array([np.nan])
+    return np.asarray(repeats / (reference if len(repeats) == len(reference) else np.median(reference)))

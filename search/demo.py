@@ -117,6 +117,7 @@ def run_demo(settings: DemoSettings, run_dir: str | Path) -> dict[str, Any]:
         "searches": _searches(run_dir / "search"),
         "measured_picks": [asdict(standing) for standing in measured_standings(picks)],
         "picks": [_plain(pick) for pick in picks],
+        "best": best_pick(picks).name,
         "models": models,
         "sample": str(sample),
         "versions": versions(),
@@ -127,15 +128,13 @@ def run_demo(settings: DemoSettings, run_dir: str | Path) -> dict[str, Any]:
 
 
 def best_pick(picks: Sequence[Pick]) -> Pick:
-    """Return the pick with the lowest measured perplexity that a search found."""
-    found = [pick for pick in picks if pick.search] or list(picks)
-    return min(found, key=lambda pick: pick.perplexity)
+    """Return the main search's pick with the lowest measured perplexity (the main search's picks come first)."""
+    return min((pick for pick in picks if pick.search == picks[0].search), key=lambda pick: pick.perplexity)
 
 
 def export_picks(picks: Sequence[Pick], run_dir: Path) -> dict[str, str]:
     """Write the search's picks as stand-alone models (Hugging Face where a stock class can hold them), once each."""
-    main = picks[0].search if picks else ""
-    chosen = {pick.architecture: pick.name for pick in picks if pick.search in (main, "")}
+    chosen = {pick.architecture: pick.name for pick in picks if pick.search in (picks[0].search, "")}
     folders: dict[str, str] = {}
     for arch, name in chosen.items():
         kind = "hf" if arch.is_uniform else "litgpt"
@@ -164,7 +163,7 @@ def headline(summary: Mapping[str, Any]) -> str:
     """Return the demo's result in one sentence."""
     ranking = summary["measured_picks"]
     largest = next(p for p in summary["picks"] if p["name"] == "largest")
-    best = min((p for p in summary["picks"] if p["search"]), key=lambda p: p["perplexity"])
+    best = next(p for p in summary["picks"] if p["name"] == summary["best"])
     speed = largest["latency_ms"] / best["latency_ms"]
     order = ", ".join(f"{s['name']} {s['hypervolume']:.3f}" for s in ranking)
     return (

@@ -23,8 +23,9 @@ class Pick:
         search: name of the search that chose it; empty for a network of reference, such as the largest.
         architecture: the network.
         parameters: exact parameters by part.
-        latency_ms: median of the repeats of the extracted network.
-        latency_iqr_ms: interquartile range of those repeats.
+        latency_ms: median of the repeats of the extracted network, with the machine's drift divided out by those of
+            the reference network that were taken in turn (`adjusted_median` of the table).
+        latency_iqr_ms: interquartile range of the same.
         n_repeats: how many there were.
         predicted_latency_ms: what the surrogate had said; NaN where none was asked.
         perplexity: of the supernet's weights on held-out text.

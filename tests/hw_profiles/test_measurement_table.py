@@ -61,6 +61,8 @@ def test_a_disturbance_that_hits_both_of_most_pairs_is_divided_out(table):
     table.append([row("e16-l0-h1-f8-b1", repeats=(6.0, 6.0, 6.0), reference_repeats=(1.0, 1.0, 1.0))])
     # medians alone would say 12 / 1; the overall median of the reference's medians is 1
     assert table.read()["adjusted_median"].tolist() == [3.0, 6.0]
+    assert table.read()["adjusted_iqr"].tolist() == [0.0, 0.0]
+    assert table.read()["iqr"][0] == 9.0
 
 
 def test_other_reference_networks_do_not_mix_in_the_adjustment(table):
