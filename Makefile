@@ -28,10 +28,10 @@ demo: $(VENV)/.installed  ## run the main job: supernet, profiling, surrogates, 
 	$(BIN)/paretolm demo run_dir=runs/demo
 
 test: $(VENV)/.installed-dev  ## all tests but those that need a GPU or the internet
-	$(BIN)/python -m pytest -m "not gpu and not network"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not gpu and not network"
 
 test-fast: $(VENV)/.installed-dev  ## the quick tests only
-	$(BIN)/python -m pytest -m "not gpu and not network and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not gpu and not network and not slow"
 
 lint: $(VENV)/.installed-dev  ## style, types of the torch-free modules, import contracts
 	$(BIN)/ruff check .

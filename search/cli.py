@@ -99,12 +99,12 @@ def demo() -> int:
 
 
 def _demo(cfg: DictConfig) -> None:
-    from search.demo import DemoSettings, headline, run_demo
+    from search.demo import DemoSettings, run_demo
     from supernet.dispatch import save_run_info
 
     save_run_info(cfg, cfg.run_dir)
     summary = run_demo(DemoSettings(**_plain(cfg.demo)), cfg.run_dir)
-    print(f"\ndemo: {headline(summary)} -> {cfg.run_dir}/report.html")
+    print(f"\ndemo: {summary['headline']} -> {cfg.run_dir}/report.html")
 
 
 def _context(cfg: DictConfig) -> Context:

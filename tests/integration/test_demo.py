@@ -31,7 +31,7 @@ def run(tmp_path_factory):
 def test_the_demo_leaves_a_report_models_a_sample_and_every_number(run):
     folder, output = run
     summary = json.loads((folder / "summary.json").read_text())
-    assert output.strip().splitlines()[-1].startswith("demo: best pick")
+    assert output.strip().splitlines()[-1].startswith("demo: nsga2")
     assert (folder / "report.html").stat().st_size > 50_000
     assert (folder / "sample.txt").read_text().startswith("def ")
     assert set(summary["surrogates"]) == {"latency_ms", "perplexity"}
