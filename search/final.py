@@ -6,6 +6,7 @@ out to be: hypervolume of measured latency and perplexity, on one normalisation,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,11 @@ from search.live import LivePerplexityObjective
 from search.pareto import Normalisation, nondominated, normalised_hypervolume
 from search.picks import PICKS, Pick, save_picks
 from search.remeasure import Choice, choose, remeasure
-from search.result import SearchResult
+from search.result import SearchResult, spread
 from supernet.space import SearchSpace
+
+_DRAWS = 400  # of the noise of hypervolumes
+_MEDIAN_FACTOR = math.sqrt(math.pi / 2) / 1.349  # of IQR / sqrt(n): standard error of the median of normal samples
 
 
 @dataclass(frozen=True)
@@ -27,14 +31,16 @@ class MeasuredStanding:
 
     Attributes:
         name: of the search.
-        n_picks: networks of it that were measured.
+        n_picks: networks of it that are compared, the same for all searches.
         hypervolume: of their measured perplexity and latency.
-        n_on_front: how many of them no pick of any search beats in both.
+        noise: standard deviation of that from the noise of the latencies.
+        n_on_front: how many of them no compared pick of any search beats in both.
     """
 
     name: str
     n_picks: int
     hypervolume: float
+    noise: float
     n_on_front: int
 
 
@@ -85,23 +91,55 @@ def measure_picks(
 def measured_standings(picks: Sequence[Pick]) -> list[MeasuredStanding]:
     """Return the searches by the hypervolume of what their picks measured, the best first.
 
-    Hypervolume is normalised by the front of all picks of all searches; a network that two searches picked counts for
-    both. Networks of reference (no search) belong to none.
+    Every search is judged by equally many picks: those of a search that has more are thinned evenly by latency.
+    Hypervolume is normalised by the front of all compared picks; a network that two searches picked counts for both.
+    Networks of reference (no search) belong to none.
     """
-    own = [pick for pick in picks if pick.search]
-    if not own:
+    groups = equal_picks(picks)
+    if not groups:
         return []
-    values = np.array([(pick.perplexity, pick.latency_ms) for pick in own])
-    normalisation = Normalisation.of(values)
-    on_front = nondominated(values)
-    names = np.array([pick.search for pick in own])
+    values = {name: np.array([(p.perplexity, p.latency_ms) for p in own]) for name, own in groups.items()}
+    everything = np.concatenate(list(values.values()))
+    normalisation, front = Normalisation.of(everything), everything[nondominated(everything)]
     standings = [
         MeasuredStanding(
             name=name,
-            n_picks=int((names == name).sum()),
-            hypervolume=normalised_hypervolume(values[names == name], normalisation),
-            n_on_front=int(on_front[names == name].sum()),
+            n_picks=len(own),
+            hypervolume=normalised_hypervolume(values[name], normalisation),
+            noise=_hypervolume_noise(own, normalisation),
+            n_on_front=sum(bool((front == value).all(axis=1).any()) for value in values[name]),
         )
-        for name in dict.fromkeys(names.tolist())
+        for name, own in groups.items()
     ]
     return sorted(standings, key=lambda s: -s.hypervolume)
+
+
+def picks_by_search(picks: Sequence[Pick]) -> dict[str, list[Pick]]:
+    """Return the picks of every search by its name, in order; networks of reference are left out."""
+    groups: dict[str, list[Pick]] = {}
+    for pick in picks:
+        if pick.search:
+            groups.setdefault(pick.search, []).append(pick)
+    return groups
+
+
+def equal_picks(picks: Sequence[Pick]) -> dict[str, list[Pick]]:
+    """Return equally many picks of every search by its name, spread evenly by latency."""
+    groups = picks_by_search(picks)
+    n = min((len(own) for own in groups.values()), default=0)
+    return {name: [own[i] for i in spread([p.latency_ms for p in own], n)] for name, own in groups.items()}
+
+
+def _hypervolume_noise(picks: Sequence[Pick], normalisation: Normalisation) -> float:
+    """Return the standard deviation of the hypervolume when latencies err as medians of their repeats do.
+
+    All perplexities come from the same text, so their error is nearly the same for all and left out.
+    """
+    values = np.array([(p.perplexity, p.latency_ms) for p in picks])
+    errors = np.array([_MEDIAN_FACTOR * p.latency_iqr_ms / math.sqrt(p.n_repeats) for p in picks])
+    rng = np.random.default_rng(0)
+    draws = []
+    for _ in range(_DRAWS):
+        latency = values[:, 1] + rng.normal(size=len(picks)) * errors
+        draws.append(normalised_hypervolume(np.column_stack([values[:, 0], latency]), normalisation))
+    return float(np.std(draws))

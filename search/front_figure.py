@@ -18,10 +18,11 @@ from search.figure_style import (
     search_styles,
     styled,
 )
+from search.final import picks_by_search
 from search.pareto import nondominated
 from search.picks import Pick
 from search.report_data import ReportData
-from search.report_findings import BASELINE, RANDOM, measured_networks, objective_axes, picks_by_search
+from search.report_findings import BASELINE, RANDOM, measured_networks, objective_axes
 from search.result import SearchResult
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def draw_front(axes: Axes, data: ReportData, theme: Theme) -> None:
     drawable = {name: result for name, result in data.searches.items() if objective_axes(result)}
     pairs = {_axis_names(result) for result in drawable.values()} or {("latency_ms", "perplexity")}
     x_name, y_name = ("latency_ms", "perplexity") if ("latency_ms", "perplexity") in pairs else sorted(pairs)[0]
-    names = list(dict.fromkeys([*drawable, *picks_by_search(data)]))
+    names = list(dict.fromkeys([*drawable, *picks_by_search(data.picks)]))
     styles = search_styles(sorted(names, key=drawing_order), theme)
     shows_picks = (x_name, y_name) == ("latency_ms", "perplexity")
     if shows_picks:
@@ -54,7 +55,7 @@ def draw_front(axes: Axes, data: ReportData, theme: Theme) -> None:
         if _axis_names(result) == (x_name, y_name):
             _draw_searched_front(axes, result, styles[name], is_main=name not in (BASELINE, RANDOM))
     if shows_picks:
-        for name, picks in picks_by_search(data).items():
+        for name, picks in picks_by_search(data.picks).items():
             _draw_picks(axes, picks, styles[name])
         _draw_reference(axes, data, theme)
     axes.set(xlabel=axis_label(x_name), ylabel=axis_label(y_name), xscale="log", yscale="log")
@@ -104,7 +105,7 @@ def _front_legend(
     from matplotlib.lines import Line2D
 
     entries: list[Artist] = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
-    picks = picks_by_search(data)
+    picks = picks_by_search(data.picks)
     for name, style in styles.items():
         facts = [f"{len(searched_front(drawable[name])):,} on its front"] if name in drawable else []
         facts += [f"{len(picks[name])} measured again"] if name in picks else []

@@ -11,11 +11,11 @@ import numpy as np
 
 from search.baseline import rank_scores
 from search.figure_style import search_label
+from search.final import measured_standings
 from search.objectives import QUALITY_METRICS
-from search.pareto import Normalisation, normalised_hypervolume
-from search.picks import Pick
+from search.pareto import Normalisation
 from search.report_data import ReportData
-from search.result import SearchResult, spread
+from search.result import SearchResult
 from supernet.architecture import Architecture
 from supernet.cost import parameter_counts
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 BASELINE, RANDOM = "parameter_count", "random"
 TIE = 0.01  # relative difference of hypervolume below which two searches are called level
-_DRAWS = 400  # of the noise of hypervolumes
-_MEDIAN_FACTOR = math.sqrt(math.pi / 2) / 1.349  # of IQR / sqrt(n): standard error of the median of normal samples
 
 
 @dataclass(frozen=True)
@@ -51,40 +49,12 @@ class Contest:
         return self.names.index(name)
 
 
-def picks_by_search(data: ReportData) -> dict[str, list[Pick]]:
-    """Return the picks that a search chose, by its name."""
-    found: dict[str, list[Pick]] = {}
-    for pick in data.picks:
-        if pick.search:
-            found.setdefault(pick.search, []).append(pick)
-    return found
-
-
 def measured_contest(data: ReportData) -> Contest | None:
-    """Compare searches by their picks as measured, at equal numbers of picks; None with fewer than two searches.
-
-    The picks of a search that has more are thinned evenly by latency. The noise is that of the latencies alone: all
-    perplexities come from the same text, so that their error is nearly the same for all.
-    """
-    groups = picks_by_search(data)
-    if len(groups) < 2:
+    """Compare searches by their picks as measured, at equal numbers of picks; None with fewer than two searches."""
+    standings = measured_standings(data.picks)
+    if len(standings) < 2:
         return None
-    n = min(len(picks) for picks in groups.values())
-    chosen = {name: [picks[i] for i in spread([p.latency_ms for p in picks], n)] for name, picks in groups.items()}
-    normalisation = Normalisation.of([(p.perplexity, p.latency_ms) for picks in chosen.values() for p in picks])
-    scored = {name: _hypervolume_and_noise(picks, normalisation) for name, picks in chosen.items()}
-    return _contest({name: (*value, n) for name, value in scored.items()}, is_measured=True)
-
-
-def _hypervolume_and_noise(picks: Sequence[Pick], normalisation: Normalisation) -> tuple[float, float]:
-    values = np.array([(p.perplexity, p.latency_ms) for p in picks])
-    errors = np.array([_MEDIAN_FACTOR * p.latency_iqr_ms / math.sqrt(p.n_repeats) for p in picks])
-    rng = np.random.default_rng(0)
-    draws = []
-    for _ in range(_DRAWS):
-        latency = values[:, 1] + rng.normal(size=len(picks)) * errors
-        draws.append(normalised_hypervolume(np.column_stack([values[:, 0], latency]), normalisation))
-    return normalised_hypervolume(values, normalisation), float(np.std(draws))
+    return _contest({s.name: (s.hypervolume, s.noise, s.n_picks) for s in standings}, is_measured=True)
 
 
 def searched_contest(data: ReportData) -> Contest | None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from search.figure_style import DARK, LIGHT, pick_label, search_label, search_styles
+from search.final import picks_by_search
 from search.number_format import NONE, count, number, percent, spread_like
 from search.pareto import nondominated
 from search.picks import Pick
@@ -19,7 +20,6 @@ from search.report_findings import (
     BASELINE,
     Contest,
     measured_contest,
-    picks_by_search,
     primary_latency,
     searched_contest,
 )
@@ -129,7 +129,7 @@ def search_rows(data: ReportData) -> list[SearchRow]:
 
 
 def _search_row(data: ReportData, name: str, measured: Contest | None, searched: Contest | None) -> SearchRow:
-    result, picks = data.searches.get(name), picks_by_search(data).get(name, [])
+    result, picks = data.searches.get(name), picks_by_search(data.picks).get(name, [])
     decisive = measured or searched
     gain = NONE
     if decisive and name in decisive.names and BASELINE in decisive.names and name != BASELINE:
@@ -198,7 +198,7 @@ def _pick_row(pick: Pick, is_on_front: bool, largest: Pick | None) -> PickRow:
 
 def search_colors(data: ReportData) -> dict[str, tuple[str, str]]:
     """Return the light and the dark colour of each search, by name, as the figures have them."""
-    names = sorted({*data.searches, *picks_by_search(data)})
+    names = sorted({*data.searches, *picks_by_search(data.picks)})
     light, dark = search_styles(names, LIGHT), search_styles(names, DARK)
     return {name: (light[name].color, dark[name].color) for name in names}
 

@@ -1,10 +1,12 @@
 """Searches are judged by what their picks measured."""
 
+import dataclasses
+
 import pytest
 from search_fakes import large_space, objectives
 
 from search.algorithms import NSGA2, RandomSearch
-from search.final import final_choices, measured_standings
+from search.final import equal_picks, final_choices, measured_standings
 from search.picks import Pick
 from search.run import run_search
 from supernet.architecture import Architecture
@@ -32,8 +34,24 @@ def test_the_search_whose_picks_measured_better_comes_first():
 
 
 def test_a_network_of_two_searches_counts_for_both():
-    a, b = measured_standings([pick("a 1", "a", 5, 2), pick("b 1", "b", 5, 2), pick("b 2", "b", 4, 4)])
-    assert {a.name: a.n_on_front, b.name: b.n_on_front} == {"a": 1, "b": 2}
+    both = [pick("a 1", "a", 5, 2), pick("a 2", "a", 6, 3), pick("b 1", "b", 5, 2), pick("b 2", "b", 4, 4)]
+    assert {s.name: s.n_on_front for s in measured_standings(both)} == {"a": 1, "b": 2}
+
+
+def test_searches_are_judged_by_equally_many_picks_spread_by_latency():
+    many = [pick(f"a {i}", "a", 10 - i, 1 + i) for i in range(5)]
+    few = [pick("b 1", "b", 9.5, 1.5), pick("b 2", "b", 5.5, 5.5)]
+    assert [p.name for p in equal_picks([*many, *few])["a"]] == ["a 0", "a 4"]
+    assert {s.n_picks for s in measured_standings([*many, *few])} == {2}
+
+
+def test_noise_is_that_of_the_latencies():
+    quiet, loud = (
+        [dataclasses.replace(p, latency_iqr_ms=iqr) for p in (pick("a 1", "a", 5, 2), pick("a 2", "a", 4, 4))]
+        for iqr in (0.0, 1.0)
+    )
+    assert measured_standings(quiet)[0].noise == 0
+    assert measured_standings(loud)[0].noise > 0
 
 
 def test_without_picks_of_a_search_there_is_no_standing():

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from report_fakes import SPACE, write_training
 
+from search.final import picks_by_search
 from search.number_format import NONE
 from search.picks import load_picks, save_picks
 from search.report import draw_figures, readme_figure, render, write_report
@@ -22,7 +23,6 @@ from search.report_findings import (
     headline,
     measured_contest,
     measured_networks,
-    picks_by_search,
     rank_table,
     searched_contest,
 )
@@ -178,7 +178,7 @@ def test_random_search_that_is_best_is_named_in_the_headline(report_data):
 
 
 def test_searches_are_compared_at_equal_numbers_of_picks(report_data):
-    groups = picks_by_search(report_data)
+    groups = picks_by_search(report_data.picks)
     fewer = [p for p in report_data.picks if p.search != BASELINE] + groups[BASELINE][:3]
     contest = measured_contest(replace(report_data, picks=tuple(fewer)))
     assert contest.counts == (3, 3, 3)
