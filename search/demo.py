@@ -102,7 +102,7 @@ def stages(settings: DemoSettings, run_dir: Path) -> list[Stage]:
 
 
 def run_demo(settings: DemoSettings, run_dir: str | Path) -> dict[str, Any]:
-    """Run or resume the demo and return what is written to `run_dir/summary.json`."""
+    """Run or resume the demo and return what is written to `run_dir/summary.json` (its paths are relative to that)."""
     run_dir = Path(run_dir)
     started = time.monotonic()
     seconds = {stage.command: stage.run() for stage in stages(settings, run_dir)}
@@ -122,7 +122,7 @@ def run_demo(settings: DemoSettings, run_dir: str | Path) -> dict[str, Any]:
         "highlight": highlight(picks).name,
         "headline": headline(picks),
         "models": models,
-        "sample": str(sample),
+        "sample": sample.name,
         "versions": versions(),
     }
     write_json(run_dir / SUMMARY, summary)
@@ -144,7 +144,7 @@ def export_picks(picks: Sequence[Pick], run_dir: Path) -> dict[str, str]:
         folder = run_dir / "models" / f"{name.replace(' ', '-')}-{kind}"
         overrides = (f"supernet={run_dir / 'train' / 'supernet'}", f"arch={arch.id}", f"format={kind}", f"out={folder}")
         Stage("export", run_dir / "export" / folder.name, overrides).run()
-        folders[name] = str(folder)
+        folders[name] = folder.relative_to(run_dir).as_posix()
     return folders
 
 

@@ -38,7 +38,7 @@ def test_the_demo_leaves_a_report_models_a_sample_and_every_number(run):
     assert {s["name"] for s in summary["measured_picks"]} == {"nsga2", "random", "parameter_count"}
     assert all(p["latency_ms"] > 0 and p["perplexity"] > 1 for p in summary["picks"])
     assert summary["training"]["steps"] == 6
-    assert all(Path(model, "card.json").is_file() for model in summary["models"].values())
+    assert all((folder / model / "card.json").is_file() for model in summary["models"].values())
 
 
 @pytest.mark.slow
