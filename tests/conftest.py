@@ -1,0 +1,18 @@
+"""What all tests share."""
+
+import logging
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _logging_is_left_as_it_was():
+    """Undo what a command run inside a test does to logging (Hydra configures it for the whole process)."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    disabled = {name: log.disabled for name, log in logging.root.manager.loggerDict.items() if hasattr(log, "disabled")}
+    yield
+    root.handlers[:], root.level = handlers, level
+    for name, log in logging.root.manager.loggerDict.items():
+        if hasattr(log, "disabled"):
+            log.disabled = disabled.get(name, False)
