@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import litgpt
 import litgpt.model
 import torch
@@ -9,7 +11,7 @@ from litgpt.config import Config
 from torch import nn
 
 from supernet.architecture import Architecture
-from supernet.model import Supernet, _without_blocks
+from supernet.model import Supernet, without_blocks
 from supernet.selection import layer_shapes, subnet_config
 
 
@@ -23,7 +25,7 @@ def build_gpt(config: Config, arch: Architecture, *, device: torch.device | str 
     """
     whole = subnet_config(config, arch)
     with torch.device(device or "cpu"):
-        gpt = litgpt.GPT(_without_blocks(whole))
+        gpt = litgpt.GPT(without_blocks(whole))
         gpt.config = whole
         gpt.transformer["h"] = nn.ModuleList(
             litgpt.model.Block(_block_config(whole, arch, i), i) for i in range(arch.n_layer)
@@ -35,8 +37,6 @@ def _block_config(whole: Config, arch: Architecture, i: int) -> Config:
     """Return the config of block `i` of the extracted model (its own sizes, the model's layer lists)."""
     if arch.is_uniform:
         return whole
-    from dataclasses import replace
-
     shape = layer_shapes(arch)[i]
     return replace(
         whole,

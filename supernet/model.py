@@ -182,7 +182,7 @@ class Supernet(litgpt.GPT):
         refused = unsupported_features(config)
         if refused:
             raise ValueError(f"a supernet of {config.name or 'this config'!r} is not supported: {'; '.join(refused)}")
-        super().__init__(_without_blocks(config))
+        super().__init__(without_blocks(config))
         self.config = config
         self.transformer["h"] = nn.ModuleList(ElasticBlock(config, i) for i in range(config.n_layer))
         self.tie_embeddings = tie_embeddings
@@ -239,7 +239,7 @@ class Supernet(litgpt.GPT):
     def _build_frame(self, arch: Architecture) -> _Frame:
         check_fits(self.config, arch)
         with torch.device("meta"):
-            gpt = litgpt.GPT(_without_blocks(subnet_config(self.config, arch)))
+            gpt = litgpt.GPT(without_blocks(subnet_config(self.config, arch)))
         gpt.config = subnet_config(self.config, arch)
         skeleton = _Skeleton(gpt)
         runs = axis_runs(self.config, layer_shapes(arch)[0])
@@ -311,13 +311,13 @@ def selection_plan(config: Config, arch: Architecture) -> SelectionPlan:
         if shape not in known:
             known[shape] = block_selections(config, shape, meta_block(config, shape, layer))
     with torch.device("meta"):
-        frame = litgpt.GPT(_without_blocks(subnet_config(config, arch)))
+        frame = litgpt.GPT(without_blocks(subnet_config(config, arch)))
     runs = axis_runs(config, shapes[0])
     shared = {name: select_axes(SHARED_AXES[name], runs) for name, _ in frame.named_parameters()}
     return SelectionPlan(arch, tuple(known[shape] for shape in shapes), shared)
 
 
-def _without_blocks(config: Config) -> Config:
+def without_blocks(config: Config) -> Config:
     """Return the config of the same network with no block, to build what lies around the blocks."""
     empty = {name: [] for name in ("sliding_window_indices", "rope_indices") if getattr(config, name) is not None}
     return replace(config, n_layer=0, **empty)
