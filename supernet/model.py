@@ -104,7 +104,7 @@ class BlockCall:
     """How an ElasticBlock runs as a block of one shape: the skeleton and the selection of each of its parameters."""
 
     skeleton: _Skeleton
-    names: tuple[str, ...]
+    paths: tuple[tuple[str, ...], ...]  # of the parameters inside the block
     selections: tuple[Selection, ...]
 
 
@@ -124,14 +124,15 @@ class ElasticBlock(litgpt.model.Block):
         """Return the block's output, (B, T, c) for x of shape (B, T, c); `call` None is litgpt's dense block."""
         if call is None:
             return super().forward(x, cos, sin, mask, input_pos, input_pos_maxp1)
-        tensors = select_parameters(call.selections, self._tensors(call.names))
+        tensors = select_parameters(call.selections, [_parameter(self, path) for path in call.paths])
         return call.skeleton(tensors, x, cos, sin, mask, input_pos, input_pos_maxp1)
 
-    def _tensors(self, names: Sequence[str]) -> list[Tensor]:
-        """Return the parameters of these names as they are now (FSDP and functional_call put others in their place)."""
-        if not hasattr(self, "_owners"):
-            self._owners = _owners(self)
-        return [self._owners[name][0][self._owners[name][1]] for name in names]  # type: ignore[misc]
+
+def _parameter(module: nn.Module, path: tuple[str, ...]) -> Tensor:
+    """Return a parameter as it is now (FSDP and functional_call put others in its place) at little host time."""
+    for name in path[:-1]:
+        module = module._modules[name]  # type: ignore[assignment]
+    return module._parameters[path[-1]]  # type: ignore[return-value]
 
 
 def _owners(module: nn.Module) -> dict[str, tuple[dict[str, Any], str]]:
@@ -258,7 +259,9 @@ class Supernet(litgpt.GPT):
         def build() -> BlockCall:
             block = meta_block(self.config, shape, layer)
             selections = block_selections(self.config, shape, block)
-            return BlockCall(_Skeleton(block), tuple(selections), tuple(selections.values()))
+            return BlockCall(
+                _Skeleton(block), tuple(tuple(n.split(".")) for n in selections), tuple(selections.values())
+            )
 
         return _remembered(calls, key, build, limit=_REMEMBERED_SHAPES)
 

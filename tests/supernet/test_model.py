@@ -233,6 +233,19 @@ def test_a_copy_is_independent_and_has_the_weights_of_the_original():
     assert torch.equal(third(idx, arch), expected)
 
 
+def test_a_module_that_was_replaced_is_used_by_subnets_that_were_called_before():
+    supernet = build_supernet("llama-mha")
+    arch, idx = small_arch(supernet.config), random_tokens(supernet.config)
+    before = supernet(idx, arch)
+    proj = supernet.transformer.h[arch.layers[0]].attn.proj
+    supernet.transformer.h[arch.layers[0]].attn.proj = torch.nn.Linear(
+        proj.in_features, proj.out_features, bias=proj.bias is not None
+    )
+    after = supernet(idx, arch)
+    assert not torch.equal(after, before)
+    assert torch.equal(after, extract(supernet, arch)(idx))
+
+
 def test_new_weights_are_seen_by_subnets_that_were_called_before():
     supernet = build_supernet("llama-mha")
     idx, arch = random_tokens(supernet.config), small_arch(supernet.config)
