@@ -109,15 +109,23 @@ def _demo(cfg: DictConfig) -> None:
 
 def _context(cfg: DictConfig) -> Context:
     """Return the space of the search and, where text is given, a way to its validation blocks."""
-    from hydra.utils import instantiate
-
     from search.setup import Context, find_space
 
     given = _plain(cfg.space) if cfg.get("space") else None
     space = find_space(given, surrogates=cfg.surrogates, supernet=cfg.supernet)
     if not cfg.get("data"):
         return Context(space)
-    return Context(space, validation=lambda n_blocks: instantiate(cfg.data).val_blocks.first(n_blocks))
+    return Context(space, validation=lambda n_blocks: _text(cfg).val_blocks.first(n_blocks))
+
+
+def _text(cfg: DictConfig) -> Any:
+    """Return the data module of the given text, read with the supernet's own tokenizer where it has one."""
+    from hydra.utils import instantiate
+
+    from supernet.text import stored_tokenizer
+
+    tokenizer = stored_tokenizer(cfg.supernet) if cfg.supernet else None
+    return instantiate(cfg.data, tokenizer=tokenizer or cfg.data.tokenizer)
 
 
 def _plain(node: Any) -> Any:

@@ -24,7 +24,7 @@ from supernet.huggingface import litgpt_arguments
 from supernet.litgpt_config import check_fits
 from supernet.model import Supernet
 from supernet.space import SearchSpace
-from supernet.text import BYTE_FILE, HF_FILE, Tokenizer, load_tokenizer
+from supernet.text import BYTE_FILE, HF_FILE, Tokenizer, stored_tokenizer
 from supernet.weights import Weights, check_matches, current_names, from_hf, is_litgpt, is_tied, read_weights
 
 WEIGHTS_FILE = "model.safetensors"
@@ -125,7 +125,7 @@ def load_supernet(folder: str | Path, *, tie_embeddings: bool | None = None) -> 
     space = SearchSpace.from_dict(read_json(folder / SPACE_FILE)) if (folder / SPACE_FILE).is_file() else None
     if space is not None:
         check_space(space, config)
-    return LoadedSupernet(supernet, space, _read_tokenizer(folder))
+    return LoadedSupernet(supernet, space, stored_tokenizer(folder))
 
 
 def load_subnet(folder: str | Path) -> tuple[litgpt.GPT, Architecture]:
@@ -262,8 +262,3 @@ def _assign(model: litgpt.GPT, weights: Weights, source: Path, *, tied: bool) ->
     if tied:
         model.lm_head.weight = model.transformer.wte.weight
     model.cos, model.sin = model.rope_cache(device=torch.device("cpu"))
-
-
-def _read_tokenizer(folder: Path) -> Tokenizer | None:
-    present = any((folder / name).is_file() for name in (HF_FILE, BYTE_FILE))
-    return load_tokenizer(folder) if present else None

@@ -240,3 +240,9 @@ def _byte_positions(text: str) -> np.ndarray:
     points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
     sizes = 1 + (points >= 0x80).astype(np.int64) + (points >= 0x800) + (points >= 0x10000)
     return np.concatenate([[0], np.cumsum(sizes)])
+
+
+def stored_tokenizer(folder: str | Path) -> Tokenizer | None:
+    """Return the tokenizer that lies in a checkpoint's folder; None where there is none."""
+    present = any((Path(folder) / name).is_file() for name in (HF_FILE, BYTE_FILE))
+    return load_tokenizer(folder) if present else None
