@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -64,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"paretolm: no command {name!r}.{hint} Commands: {', '.join(known)}", file=sys.stderr)
         return 2
     sys.argv = [f"paretolm {name}", *rest]
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # jobs that share cores starve each other when threads spin
     return int(known[name].load()() or 0)
 
 
@@ -75,8 +77,6 @@ def run_hydra(task: Callable[[DictConfig], Any], config_name: str) -> int:
     A ValueError, KeyError or FileNotFoundError is a mistake in what was asked for: it is printed as one message
     (with a traceback under HYDRA_FULL_ERROR=1), exit status 1.
     """
-    import os
-
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
