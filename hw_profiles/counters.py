@@ -135,7 +135,7 @@ def check_measurable(metrics: Sequence[str], device: Device) -> None:
         ValueError: not a metric of profiling.
         MeterUnavailable: a metric that this machine cannot measure.
     """
-    allowed = [name for name, metric in METRICS.items() if metric.per_device or metric.exact]
+    allowed = [name for name, metric in METRICS.items() if (metric.per_device or metric.exact) and not metric.imported]
     unknown = [name for name in metrics if name not in allowed]
     if unknown or not metrics:
         raise ValueError(

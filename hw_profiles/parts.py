@@ -26,7 +26,8 @@ except ImportError:  # Windows
 
 _REPLACES = b"paretolm.replaces"  # schema metadata of a merged part: names of the parts that it stands for
 _DAMAGED = ".damaged-"  # prefix of parts that compact() sets aside; hidden, so that other readers skip them
-_ROW_GROUP = 256  # rows that are lost together when a page of a merged part is damaged
+_ROW_GROUP = 256  # rows that are lost together when a page of a merged part is damaged,
+_MOST_GROUPS = 64  # unless a part is so large that it needs larger groups
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,11 @@ def write_part(folder: Path, table: pa.Table, *, replaces: Sequence[str] = ()) -
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {_REPLACES: json.dumps(sorted(replaces)).encode()} if replaces else None
     with _temporary(folder) as temporary:
+        group = max(_ROW_GROUP, -(-table.num_rows // _MOST_GROUPS))  # each group has its own headers and dictionaries
         pq.write_table(
-            table.replace_schema_metadata(metadata), temporary, row_group_size=_ROW_GROUP, write_page_checksum=True
-        )
+            table.replace_schema_metadata(metadata), temporary, row_group_size=group, write_page_checksum=True,
+            compression="zstd",
+        )  # fmt: skip
         _sync(temporary)
         path = _publish(temporary, folder)
     _sync(folder)
@@ -81,7 +84,7 @@ def read_parts(path: Path) -> list[Part]:
                 f"{part.path} is damaged ({part.damage}): {own} rows of it and {kept} rows in all were kept; "
                 "measure again what is missing",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
     return parts
 

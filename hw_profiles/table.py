@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from hw_profiles.device import Workload
 from hw_profiles.parts import merge_parts, read_parts, write_part
+from hw_profiles.quartiles import adjusted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,7 @@ class Metric:
         per_device: whether it depends on the hardware.
         exact: counted from the architecture, not measured.
         higher_is_better: direction; most metrics are costs.
+        imported: comes in tables of others only; `paretolm profile` cannot measure it.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Metric:
     per_device: bool
     exact: bool = False
     higher_is_better: bool = False
+    imported: bool = False
 
 
 METRICS: Mapping[str, Metric] = MappingProxyType(
@@ -50,7 +53,9 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             Metric("tokens_per_s", "tokens/s", per_device=True, higher_is_better=True),
             Metric("memory_mib", "MiB", per_device=True),
             Metric("energy_mj", "mJ", per_device=True),
+            Metric("host_energy_mj", "mJ", per_device=True, imported=True),  # of the whole computer around a GPU
             Metric("perplexity", "1", per_device=False),
+            Metric("accuracy", "1", per_device=False, higher_is_better=True),  # share of next tokens that are right
             Metric("bits_per_byte", "bits/byte", per_device=False),
             Metric("loss", "nats/token", per_device=False),
             Metric("n_params", "parameters", per_device=False, exact=True),
@@ -201,9 +206,24 @@ class MeasurementTable:
         """
         if not rows:
             raise ValueError(f"{self.path}: append() needs at least one row")
+        self.check_writable()
+        return write_part(self.path, pa.Table.from_pylist([row.record() for row in rows], schema=SCHEMA))
+
+    def append_columns(self, rows: pa.Table) -> Path:
+        """Write many rows, given as columns of SCHEMA, as one new part; the fast way for thousands of rows.
+
+        Raises:
+            ValueError: no rows, missing columns, other types, mixed units, bad samples; or the table is a single file.
+        """
+        if not rows.num_rows:
+            raise ValueError(f"{self.path}: append_columns() needs at least one row")
+        self.check_writable()
+        return write_part(self.path, _conform(rows, self.path))
+
+    def check_writable(self) -> None:
+        """Raise ValueError where the table is a single file, which is only read."""
         if self.path.is_file():
             raise ValueError(f"{self.path} is a single file, which is only read; give a folder to append to")
-        return write_part(self.path, pa.Table.from_pylist([row.record() for row in rows], schema=SCHEMA))
 
     def read(self) -> pd.DataFrame:
         """Return every measurement, one a row, in the order of the parts.
@@ -220,28 +240,36 @@ class MeasurementTable:
         Warns:
             UserWarning: a part is damaged; its good rows and all other parts are kept.
         """
-        if not self.path.exists():
-            raise FileNotFoundError(f"{self.path} does not exist; `paretolm profile table={self.path}` makes it")
-        parts = read_parts(self.path)
-        if self.path.is_file() and parts[0].table is None:
-            raise ValueError(f"{self.path} is no readable Parquet file: {parts[0].damage}")
-        tables = [_conform(part.table, part.path) for part in parts if part.table is not None]
-        frame = pa.concat_tables([SCHEMA.empty_table(), *tables]).to_pandas()
+        frame = self._columns().to_pandas()
         frame = frame.drop_duplicates(["space", "architecture", "metric", "device", "workload", "order", "timestamp"])
         frame = frame.reset_index(drop=True)
-        median, iqr = _adjusted(frame)
+        median, iqr = adjusted(frame)
         frame.insert(frame.columns.get_loc("iqr"), "adjusted_median", median)
         frame.insert(frame.columns.get_loc("iqr") + 1, "adjusted_iqr", iqr)
         return frame
 
     def keys(self, *, space: str | None = None) -> set[Key]:
         """Return (architecture, metric, device, workload id) of all rows (of one space); empty without a table."""
-        if not self.path.exists():
-            return set()
-        frame = self.read()
+        frame = self.key_frame()
         frame = frame if space is None else frame[frame["space"] == space]
         columns = (frame[name] for name in ("architecture", "metric", "device", "workload"))
         return set(zip(*columns, strict=True))
+
+    def key_frame(self) -> pd.DataFrame:
+        """Return space, architecture, metric, device and workload id of all rows; no rows without a table."""
+        names = ["space", "architecture", "metric", "device", "workload"]
+        rows = self._columns() if self.path.exists() else SCHEMA.empty_table()
+        return rows.select(names).to_pandas()
+
+    def _columns(self) -> pa.Table:
+        """Return the rows of all parts, checked, in SCHEMA's columns."""
+        if not self.path.exists():
+            raise FileNotFoundError(f"{self.path} does not exist; `paretolm profile table={self.path}` makes it")
+        parts = read_parts(self.path)
+        if self.path.is_file() and parts[0].table is None:
+            raise ValueError(f"{self.path} is no readable Parquet file: {parts[0].damage}")
+        tables = [_conform(part.table, part.path) for part in parts if part.table is not None]
+        return pa.concat_tables([SCHEMA.empty_table(), *tables])
 
     def compact(self) -> None:
         """Merge all parts into one; a kill meanwhile loses and repeats nothing. Damaged parts are set aside, hidden."""
@@ -291,24 +319,3 @@ def _check_samples(table: pa.Table, name: str, path: Path) -> None:
             f"{path}, row {row} ({facts['metric']} of {facts['architecture']}): {name} = {facts[name]}; "
             "samples are finite and >= 0, and there is at least one. Delete the row or the file and measure again"
         )
-
-
-def _adjusted(frame: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """Return median and interquartile range of repeat / reference repeat, in units of the reference's usual median.
-
-    Repeats are taken in turn with those of the reference, so a disturbance shorter than a row hits both of a pair: the
-    median of the ratios survives it, the ratio of the medians does not. Rows without a reference keep their own.
-    """
-    groups = frame.groupby(["space", "device", "workload", "metric", "reference"])["reference_median"]
-    usual = groups.transform("median")
-    pairs = [_ratios(a, b) for a, b in zip(frame["repeats"], frame["reference_repeats"], strict=True)]
-    quartiles = np.array([np.percentile(ratios, (25, 50, 75)) for ratios in pairs]).reshape(-1, 3)
-    median, iqr = usual * quartiles[:, 1], usual * (quartiles[:, 2] - quartiles[:, 0])
-    return median.fillna(frame["median"]), iqr.fillna(frame["iqr"])
-
-
-def _ratios(repeats: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Return repeats over the reference's: pair by pair, or over its median where they are no pairs; NaN without."""
-    if not len(reference) or not np.all(reference):
-        return np.array([np.nan])
-    return np.asarray(repeats / (reference if len(repeats) == len(reference) else np.median(reference)))

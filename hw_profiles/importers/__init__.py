@@ -1,0 +1,1 @@
+"""Measurements of others as rows of the project's table of measurements."""
