@@ -1,4 +1,4 @@
-"""Medians and quartiles of many lists of samples at once, and with a reference network's drift divided out. No torch."""
+"""Medians and quartiles of many lists of samples at once, plain and with the machine's drift divided out. No torch."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def adjusted(frame: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
 
 
 def _ratio_quartiles(repeats: list[np.ndarray], references: list[np.ndarray]) -> np.ndarray:
-    """Return quartiles (n, 3) of repeats over the reference's: pair by pair, or over its median where they are no pairs.
+    """Return quartiles (n, 3) of repeats over the reference's: pair by pair, or over its median where not paired.
 
     NaN where the reference is missing or holds a zero.
     """

@@ -93,7 +93,7 @@ DEVICES: Mapping[str, HwgptDevice] = MappingProxyType(
             HwgptDevice("cpu_amd_7513", "helix_cpu", "float32", "AMD EPYC 7513, 8 cores"),
             HwgptDevice("cpu_amd_7452", "cpu_a6000", "float32", "AMD EPYC 7452, 8 cores"),
             HwgptDevice(
-                "cpu_p100_host", "cpu_p100", "float32", "CPU of the P100's computer, 8 cores", codecarbon=False
+                "cpu_p100_host", "cpu_p100", "float32", "CPU of the P100's host, 8 cores", codecarbon=False
             ),
         )
     }

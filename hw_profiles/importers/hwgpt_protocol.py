@@ -60,8 +60,8 @@ def architecture_from_hwgpt(config: Mapping[str, Any], *, scale: str | None = No
     """Return scale and architecture of one of the benchmark's own dictionaries.
 
     Args:
-        config: `sample_embed_dim`, `sample_n_layer`, `sample_mlp_ratio`, `sample_n_head` (lists; entries after the first
-            `sample_n_layer` are ignored) and `sample_bias` (a bool, or "True" or "False"); others are ignored.
+        config: `sample_embed_dim`, `sample_n_layer`, `sample_mlp_ratio`, `sample_n_head` (lists; entries after
+            the first `sample_n_layer` are ignored) and `sample_bias` (a bool, or "True" or "False"); others are ignored.
         scale: s, m or l; None for the one that has this width.
 
     Raises:
@@ -168,8 +168,8 @@ def architecture_from_canonical(text: str) -> tuple[str, Architecture]:
     numbers = parts[3:-1]
     if parts[0] != "gpt" or len(numbers) != 1 + 2 * depth or not all(number.isdigit() for number in numbers):
         raise ValueError(
-            f"{text!r} is no architecture of {SOURCE}; they look like gpt-<scale>-<n_layer>-<embed_dim>-<an MLP ratio a "
-            "layer>-<heads, a number a layer>-<True or False>"
+            f"{text!r} is no architecture of {SOURCE}; they look like gpt-<scale>-<n_layer>-<embed_dim>-<an MLP ratio "
+            "a layer>-<heads, a number a layer>-<True or False>"
         )
     values = [int(number) for number in numbers]
     config = {

@@ -40,7 +40,7 @@ def read_pickle(data: bytes, where: str) -> Any:
         ValueError: it is damaged, or is no pickle.
     """
     try:
-        return _plain(_Unpickler(io.BytesIO(data), where).load())
+        return _Plain()(_Unpickler(io.BytesIO(data), where).load())
     except RefusedPickleError:
         raise
     except Exception as error:  # a damaged pickle may fail in any way
@@ -112,10 +112,17 @@ def _scalar(kind: _Type, data: Any) -> float | int | bool:
     return np.frombuffer(_bytes(data), kind.dtype, count=1)[0].item()  # type: ignore[no-any-return]
 
 
+def _frombuffer(data: Any, kind: _Type, shape: Any, order: str) -> _Array:
+    """Build an array as pickle protocol 5 writes it."""
+    array = _Array()
+    array.values = np.frombuffer(_bytes(data), kind.dtype).reshape(shape, order="F" if order == "F" else "C")
+    return array
+
+
 def _bytes(data: Any) -> bytes:
-    if not isinstance(data, bytes):
+    if not isinstance(data, (bytes, bytearray)):
         raise TypeError(f"numpy data of type {type(data).__name__}: not plain numbers")
-    return data
+    return bytes(data)
 
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
@@ -132,17 +139,27 @@ def _numeric(name: str) -> np.dtype[Any]:
     return dtype
 
 
-def _plain(value: Any) -> Any:
-    """Return the value with arrays in the place of their stand-ins; other leftovers of a crafted file are refused."""
-    if isinstance(value, _Array):
-        return value.values
-    if isinstance(value, dict):
-        return {_plain(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_plain(item) for item in value)
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, set, frozenset)):
-        return value
-    raise TypeError(f"holds a {type(value).__name__}, which is no plain data")
+class _Plain:
+    """Puts arrays in the place of their stand-ins; what a file uses twice is visited once, so that it cannot grow."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, Any] = {}
+
+    def __call__(self, value: Any) -> Any:
+        if value is None or isinstance(value, (float, int, str, bool, bytes, complex)):
+            return value
+        if id(value) not in self._seen:
+            self._seen[id(value)] = self._container(value)
+        return self._seen[id(value)]
+
+    def _container(self, value: Any) -> Any:
+        if isinstance(value, _Array):
+            return value.values
+        if isinstance(value, dict):
+            return {self(key): self(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return type(value)(self(item) for item in value)
+        raise TypeError(f"holds a {type(value).__name__}, which is no plain data")
 
 
 def _allowed() -> Mapping[tuple[str, str], Any]:
@@ -150,9 +167,10 @@ def _allowed() -> Mapping[tuple[str, str], Any]:
     found: dict[tuple[str, str], Any] = {
         ("numpy", "ndarray"): array, ("numpy", "dtype"): kind, ("_codecs", "encode"): _Function(_encode),
     }  # fmt: skip
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # names before and since numpy 2
-        found[module, "_reconstruct"] = array
-        found[module, "scalar"] = _Function(_scalar)
+    for core in ("numpy.core", "numpy._core"):  # before and since numpy 2
+        found[f"{core}.multiarray", "_reconstruct"] = array
+        found[f"{core}.multiarray", "scalar"] = _Function(_scalar)
+        found[f"{core}.numeric", "_frombuffer"] = _Function(_frombuffer)
     for module in ("builtins", "__builtin__"):
         found |= {(module, kind.__name__): kind for kind in (set, frozenset, complex)}
     return found
