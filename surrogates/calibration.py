@@ -5,6 +5,8 @@ next one from above with probability at least k / (n + 1), whatever the model an
 where targets are positive, so that intervals are relative; their signs are kept, so that skewed noise gives skewed
 intervals. Small tables cannot spare rows: "cross" takes out-of-fold residuals and a model of all rows, as CV+ and the
 jackknife+ do (Barber et al. 2021); its coverage is close to nominal but not guaranteed. No torch.
+
+`surrogates.normalised` divides residuals by a scale that depends on the network.
 """
 
 from __future__ import annotations
@@ -45,6 +47,66 @@ def levels_possible(n: int, levels: Sequence[float] = LEVELS) -> tuple[float, ..
     return tuple(sorted(level for level in levels if rows_needed([level]) <= n))
 
 
+def rank(level: float, n: int) -> int:
+    """Return which of n residuals, counted from 1, is their finite-sample quantile: never too narrow.
+
+    Upper levels take ceil(level * (n + 1)) and lower ones floor(level * (n + 1)); rounding noise of the product does
+    not count.
+    """
+    position = level * (n + 1)
+    return ceil(position - 1e-9) if level >= 0.5 else floor(position + 1e-9)
+
+
+def check_levels(levels: Sequence[float], n: int) -> None:
+    """Raise ValueError when n residuals are too few for a quantile at one of `levels`; it says how many are needed."""
+    if n < (needed := rows_needed(levels)):
+        raise ValueError(
+            f"quantiles at {', '.join(f'{q:g}' for q in levels)} need at least {needed} rows, there are {n}: "
+            f"measure {needed - n} more, or ask for levels between {1 / (n + 1):.3g} and {n / (n + 1):.3g}"
+        )
+
+
+def signed_residuals(Y: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return residuals (n, t) of targets (n,) or (n, t), NaN where Y is, and where (t,) they are logarithms.
+
+    They are log(y / predicted) where all of a target's numbers are positive, else y - predicted.
+
+    Raises:
+        ValueError: shapes that differ, infinite numbers, or a prediction that is not finite.
+    """
+    Y, predicted = np.asarray(Y, float), np.asarray(predicted, float)
+    if Y.shape != predicted.shape or Y.ndim not in (1, 2) or not len(Y):
+        raise ValueError(f"Y has shape {Y.shape}, predictions {predicted.shape}: give the same, at least one row")
+    Y, predicted = Y.reshape(len(Y), -1), predicted.reshape(len(Y), -1)
+    if np.isinf(Y).any() or not np.isfinite(predicted[~np.isnan(Y)]).all():
+        raise ValueError("targets or predictions hold numbers that are not finite: leave those rows out")
+    positive = np.where(np.isnan(Y), np.inf, np.minimum(Y, predicted)).min(axis=0) > 0
+    return log_where(Y, positive) - log_where(predicted, positive), positive
+
+
+def around(
+    mean: np.ndarray, offsets: np.ndarray, spread: np.ndarray, log: np.ndarray, levels: Sequence[float]
+) -> Prediction:
+    """Return a prediction with quantiles and standard deviations around point predictions.
+
+    Args:
+        mean: (n,) or (n, t) point predictions.
+        offsets: (t, q) or (n, t, q) quantiles of the residuals.
+        spread: (t,) or (n, t) root mean square of the residuals. Of logarithms, the standard deviation is that of a
+            log-normal variable, mean * sqrt(exp(spread^2) - 1).
+        log: (t,) whether residuals are logarithms.
+        levels: q of them, ascending.
+    """
+    single = mean.ndim == 1
+    means = mean[:, None] if single else mean
+    quantiles = np.where(
+        log[:, None], means[:, :, None] * np.exp(np.where(log[:, None], offsets, 0.0)), means[:, :, None] + offsets
+    )
+    spread = np.broadcast_to(spread, means.shape)
+    std = np.where(log, means * np.sqrt(np.expm1(np.where(log, spread, 0.0) ** 2)), spread)
+    return Prediction(mean, shaped(std, single), tuple(levels), quantiles[:, 0] if single else quantiles)
+
+
 @dataclass(frozen=True)
 class ResidualQuantiles:
     """Residuals of rows that the model has not seen, and the quantiles they give.
@@ -64,32 +126,20 @@ class ResidualQuantiles:
         Raises:
             ValueError: shapes that differ, or numbers that are not finite.
         """
-        Y, predicted = np.asarray(Y, float), np.asarray(predicted, float)
-        if Y.shape != predicted.shape or Y.ndim not in (1, 2) or not len(Y):
-            raise ValueError(f"Y has shape {Y.shape}, predictions {predicted.shape}: give the same, at least one row")
-        Y, predicted = Y.reshape(len(Y), -1), predicted.reshape(len(Y), -1)
-        positive = np.minimum(Y.min(axis=0), predicted.min(axis=0)) > 0
-        residuals = log_where(Y, positive) - log_where(predicted, positive)
-        if not np.isfinite(residuals).all():
+        residuals, log = signed_residuals(Y, predicted)
+        if np.isnan(residuals).any():
             raise ValueError("targets or predictions hold numbers that are not finite: leave those rows out")
-        return cls(np.sort(residuals, axis=0), positive)
+        return cls(np.sort(residuals, axis=0), log)
 
     def quantiles(self, levels: Sequence[float]) -> np.ndarray:
-        """Return the finite-sample quantiles of the residuals, (t, q).
-
-        Upper levels take rank ceil(q (n + 1)) and lower ones floor(q (n + 1)): never too narrow.
+        """Return the finite-sample quantiles of the residuals, (t, q); see `rank`.
 
         Raises:
             ValueError: too few residuals for a level; says how many are needed.
         """
         n = len(self.residuals)
-        if n < (needed := rows_needed(levels)):
-            raise ValueError(
-                f"quantiles at {', '.join(f'{q:g}' for q in levels)} need at least {needed} rows, there are {n}: "
-                f"measure {needed - n} more, or ask for levels between {1 / (n + 1):.3g} and {n / (n + 1):.3g}"
-            )
-        ranks = [_rank(level, n) for level in levels]
-        return self.residuals[np.array(ranks, int) - 1].T
+        check_levels(levels, n)
+        return self.residuals[np.array([rank(level, n) for level in levels], int) - 1].T
 
     def predict(self, mean: np.ndarray, levels: Sequence[float] | None = None) -> Prediction:
         """Return a prediction with standard deviation and quantiles around point predictions (n,) or (n, t).
@@ -97,18 +147,21 @@ class ResidualQuantiles:
         `levels` defaults to those of `LEVELS` that the number of residuals allows.
         """
         chosen = levels_possible(len(self.residuals)) if levels is None else tuple(sorted(levels))
-        offsets = self.quantiles(chosen)
-        means = mean[:, None] if mean.ndim == 1 else mean
-        shifted = means[:, :, None] + offsets
-        scaled = means[:, :, None] * np.exp(np.where(self.log[:, None], offsets, 0.0))
-        quantiles = np.where(self.log[:, None], scaled, shifted)
-        single = mean.ndim == 1
-        return Prediction(mean, shaped(self._std(means), single), chosen, quantiles[:, 0] if single else quantiles)
+        spread = np.sqrt((self.residuals**2).mean(axis=0))
+        return around(mean, self.quantiles(chosen), spread, self.log, chosen)
 
-    def _std(self, means: np.ndarray) -> np.ndarray:
-        """Return the standard deviation (n, t): log-normal, mean * sqrt(exp(s^2) - 1), where residuals are logs."""
-        square = (self.residuals**2).mean(axis=0)
-        return np.where(self.log, means * np.sqrt(np.expm1(np.where(self.log, square, 0.0))), np.sqrt(square))
+    def predict_rows(self, X: np.ndarray, mean: np.ndarray, levels: Sequence[float] | None = None) -> Prediction:
+        """Return `predict` of point predictions; all rows of features X (n, d) have the same relative intervals."""
+        return self.predict(mean, levels)
+
+    def state(self) -> FittedState:
+        """Return the residuals."""
+        return FittedState({"residuals": self.residuals, "log": self.log})
+
+    @classmethod
+    def from_state(cls, state: FittedState) -> ResidualQuantiles:
+        """Read what `state` gave."""
+        return cls(state.arrays["residuals"], state.arrays["log"])
 
 
 class ConformalSurrogate(BaseEstimator):
@@ -138,27 +191,15 @@ class ConformalSurrogate(BaseEstimator):
         Raises:
             ValueError: an unknown method, or too few rows.
         """
-        if self.method not in ("cross", "split"):
-            raise ValueError(f"method = {self.method!r}; allowed: 'cross', 'split'")
         X, targets, single = checked_rows(X, Y)
         Y = shaped(targets, single)
-        if self.method == "split":
-            return self._fit_split(X, Y)
-        self.calibration_ = ResidualQuantiles.of(Y, out_of_fold(self.model, X, Y, folds=self.folds, seed=self.seed))
-        self.model_ = clone(self.model).fit(X, Y)
-        return self
-
-    def _fit_split(self, X: np.ndarray, Y: np.ndarray) -> Self:
-        order = np.random.default_rng(self.seed).permutation(len(X))
-        apart = round(self.calibration_share * len(X))
-        if not 1 <= apart <= len(X) - 2:
-            raise ValueError(
-                f"calibration_share = {self.calibration_share} of {len(X)} rows leaves {len(X) - apart} to fit and "
-                f"{apart} to calibrate: at least 2 and 1 are needed"
-            )
-        kept, held = order[apart:], order[:apart]
+        kept, held = kept_and_held(len(X), self.method, self.calibration_share, self.seed)
         self.model_ = clone(self.model).fit(X[kept], Y[kept])
-        self.calibration_ = ResidualQuantiles.of(Y[held], self.model_.predict(X[held]).mean)
+        if self.method == "split":
+            predicted = self.model_.predict(X[held]).mean
+        else:
+            predicted = out_of_fold(self.model, X, Y, folds=self.folds, seed=self.seed)
+        self.calibration_ = ResidualQuantiles.of(Y[held], predicted)
         return self
 
     def predict(self, X: np.ndarray, *, levels: Sequence[float] | None = None) -> Prediction:
@@ -186,7 +227,21 @@ class ConformalSurrogate(BaseEstimator):
         return self
 
 
-def _rank(level: float, n: int) -> int:
-    """Return the 1-based rank of the order statistic; rounding noise of level * (n + 1) does not count."""
-    position = level * (n + 1)
-    return ceil(position - 1e-9) if level >= 0.5 else floor(position + 1e-9)
+def kept_and_held(n: int, method: str, calibration_share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows to fit and the rows to calibrate: apart for "split", all rows twice for "cross".
+
+    Raises:
+        ValueError: an unknown method, or a share that leaves too few rows for one of both.
+    """
+    if method not in ("cross", "split"):
+        raise ValueError(f"method = {method!r}; allowed: 'cross', 'split'")
+    if method == "cross":
+        return np.arange(n), np.arange(n)
+    order = np.random.default_rng(seed).permutation(n)
+    apart = round(calibration_share * n)
+    if not 1 <= apart <= n - 2:
+        raise ValueError(
+            f"calibration_share = {calibration_share} of {n} rows leaves {n - apart} to fit and "
+            f"{apart} to calibrate: at least 2 and 1 are needed"
+        )
+    return order[apart:], order[:apart]

@@ -35,6 +35,7 @@ def fit_task(cfg: DictConfig) -> None:
         metrics=cfg.metrics, device=cfg.device_name, workload=cfg.workload_id,
         candidates=candidate_models(space, list(cfg.surrogate.candidates), trees=trees, seed=cfg.seed),
         folds=cfg.folds, seed=cfg.seed, criterion=cfg.surrogate.criterion,
+        intervals=cfg.surrogate.intervals,
     )  # fmt: skip
     save_run_info(cfg, cfg.run_dir)
     folder = save_set(

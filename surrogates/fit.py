@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sklearn.base import clone
@@ -11,18 +13,19 @@ from sklearn.base import clone
 from hw_profiles.device import Workload
 from supernet.cost import parameter_counts
 from supernet.space import SearchSpace
-from surrogates.calibration import ResidualQuantiles
 from surrogates.candidates import BASELINE, candidate_models
-from surrogates.features import features, width_column
+from surrogates.features import feature_names, features, width_column
 from surrogates.fitted import FitReport, FittedSurrogate, SurrogateSet
+from surrogates.intervals import INTERVALS, make_intervals
 from surrogates.prediction import Surrogate
 from surrogates.targets import Targets, measured_metrics, targets
-from surrogates.validation import CrossValidation, better, cross_validate, parameter_count_scores
+from surrogates.validation import CrossValidation, better, cross_validate, interval_scores, parameter_count_scores
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
+_SCALE_FEATURES = ("n_layer", "log_params_attention", "log_params_mlp")  # that the size of errors may depend on
 
 
 def fit_surrogates(
@@ -36,6 +39,7 @@ def fit_surrogates(
     folds: int = 5,
     seed: int = 0,
     criterion: str = "mape",
+    intervals: str = "conformal",
 ) -> SurrogateSet:
     """Fit a surrogate to each metric of a table: the candidate with the best cross-validated score, fitted to all rows.
 
@@ -52,6 +56,7 @@ def fit_surrogates(
         folds: of the cross-validation, the same for all candidates.
         seed: of the folds and of the default candidates.
         criterion: "mape", "kendall" or "r2".
+        intervals: "conformal", "normalised" or "quantile_regression"; see `surrogates.intervals.make_intervals`.
 
     Raises:
         ValueError: nothing or not enough to fit, several devices or workloads to choose from, bad or mixed
@@ -64,15 +69,19 @@ def fit_surrogates(
     data = [targets(frame, space, metric=name, device=device, workload=workload) for name in names]
     for item in data:
         check_rows(item, folds)
-    return SurrogateSet([fit_metric(d, space, models, folds=folds, seed=seed, criterion=criterion) for d in data])
+    return SurrogateSet(
+        [fit_metric(d, space, models, folds=folds, seed=seed, criterion=criterion, intervals=intervals) for d in data]
+    )
 
 
 def fit_metric(
     data: Targets, space: SearchSpace, candidates: Mapping[str, Surrogate], *,
-    folds: int = 5, seed: int = 0, criterion: str = "mape",
+    folds: int = 5, seed: int = 0, criterion: str = "mape", intervals: str = "conformal",
 ) -> FittedSurrogate:  # fmt: skip
     """Fit the best of `candidates` to the measurements of one metric; see `fit_surrogates`."""
     check_rows(data, folds)
+    if intervals not in INTERVALS:
+        raise ValueError(f"intervals = {intervals!r}; allowed: {', '.join(INTERVALS)}")
     X = features(space, data.archs)
     parameters = parameter_counts(space.model_config, data.archs)
     widths = X[:, width_column(space)]
@@ -85,6 +94,12 @@ def fit_metric(
     winner = next(iter(candidates))
     for name in candidates:
         winner = name if better(tried[name].scores, tried[winner].scores, criterion) else winner
+    best = tried[winner]
+    columns = [feature_names(space).index(name) for name in _SCALE_FEATURES]
+    around = partial(make_intervals, intervals, by=width_column(space), columns=columns, seed=seed)
+    if intervals != "conformal":
+        found = replace(best.scores, intervals=interval_scores(data.y, best.predicted, best.fold, X=X, make=around))
+        tried[winner] = replace(best, scores=found)
     report = FitReport(
         winner=winner, criterion=criterion, folds=folds, seed=seed,
         candidates={name: result.scores for name, result in tried.items()},
@@ -94,7 +109,7 @@ def fit_metric(
     )  # fmt: skip
     return FittedSurrogate(
         data.metric, data.unit, data.device, data.workload, space, clone(candidates[winner]).fit(X, data.y),
-        ResidualQuantiles.of(data.y, tried[winner].predicted), report,
+        around(X, data.y, best.predicted), report,
     )  # fmt: skip
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from supernet.architecture import Architecture
 from supernet.space import SearchSpace
-from surrogates.calibration import ResidualQuantiles
 from surrogates.features import features
+from surrogates.intervals import Intervals
 from surrogates.prediction import Prediction, Surrogate
 from surrogates.validation import Scores
 
@@ -70,7 +70,7 @@ class FittedSurrogate:
         workload: id of the input.
         space: the search space.
         model: the fitted model.
-        calibration: residuals of rows the model had not seen.
+        calibration: gives the intervals, from residuals of rows the model had not seen.
         report: scores and rows.
     """
 
@@ -80,7 +80,7 @@ class FittedSurrogate:
     workload: str
     space: SearchSpace
     model: Surrogate
-    calibration: ResidualQuantiles
+    calibration: Intervals
     report: FitReport
 
     def predict(self, archs: Sequence[Architecture], *, levels: Sequence[float] | None = None) -> Prediction:
@@ -97,7 +97,7 @@ class FittedSurrogate:
 
     def predict_features(self, X: np.ndarray, *, levels: Sequence[float] | None = None) -> Prediction:
         """Predict rows of `surrogates.features.features`, (n, d)."""
-        return self.calibration.predict(self.model.predict(X).mean, levels)
+        return self.calibration.predict_rows(X, self.model.predict(X).mean, levels)
 
 
 class SurrogateSet:

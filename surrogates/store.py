@@ -1,7 +1,8 @@
 """Surrogates on disk: XGBoost UBJ, numpy arrays, a card with SHA-256 of both; no pickle. No torch.
 
 A set is a folder with one folder a metric: `card.json`, `arrays.npz` and, where the model has trees, `model.ubj`
-(several: `model_0.ubj`, ...). A set is replaced as a whole: a kill or a full disk leaves the old one.
+(several: `model_0.ubj`, ...); where its intervals have, `intervals.ubj`. A set is replaced as a whole: a kill or a full
+disk leaves the old one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -20,16 +21,25 @@ from sklearn.base import BaseEstimator
 
 from supernet.artifacts import read_json, versions, write_json
 from supernet.space import SearchSpace
-from surrogates.calibration import ConformalSurrogate, ResidualQuantiles
+from surrogates.calibration import ConformalSurrogate
 from surrogates.features import feature_names
 from surrogates.fitted import FitReport, FittedSurrogate, SurrogateSet
+from surrogates.intervals import intervals_from, kind_of
 from surrogates.models import LinearSurrogate, ResidualSurrogate, XGBoostSurrogate
+from surrogates.normalised import NormalisedSurrogate
 from surrogates.prediction import FittedState, Surrogate
+from surrogates.quantile_regression import QuantileRegression
 from surrogates.validation import Scores
 
 FORMAT = 1
 WHAT = "paretolm surrogate"
-_MODELS = {c.__name__: c for c in (XGBoostSurrogate, LinearSurrogate, ResidualSurrogate, ConformalSurrogate)}
+_MODELS = {
+    c.__name__: c
+    for c in (
+        XGBoostSurrogate, LinearSurrogate, ResidualSurrogate, ConformalSurrogate, NormalisedSurrogate,
+        QuantileRegression,
+    )
+}  # fmt: skip
 RUN_SUBFOLDER = "surrogates"  # of the run folder of `paretolm fit`
 _ARRAYS = "arrays.npz"
 
@@ -76,21 +86,24 @@ def load_surrogate(folder: str | Path) -> FittedSurrogate:
 
 
 def _write(folder: Path, surrogate: FittedSurrogate, command: str, table: str) -> None:
-    state, report = surrogate.model.state(), surrogate.report
+    state, intervals, report = surrogate.model.state(), surrogate.calibration.state(), surrogate.report
     arrays = {f"model.{name}": value for name, value in state.arrays.items()} | {
-        "calibration.residuals": surrogate.calibration.residuals,
-        "calibration.log": surrogate.calibration.log,
         "rows.architecture": np.array(report.architectures),
         "rows.measured": report.measured,
     }
+    arrays |= {f"calibration.{name}": value for name, value in intervals.arrays.items()}
     arrays |= {f"predicted.{name}": values for name, values in report.predictions.items()}
     np.savez(folder / _ARRAYS, allow_pickle=False, **arrays)
-    several = len(state.boosters) > 1
-    names = [f"model_{i}.ubj" if several else "model.ubj" for i in range(len(state.boosters))]
-    for name, raw in zip(names, state.boosters, strict=True):
+    boosters = _named("model", state.boosters) | _named("intervals", intervals.boosters)
+    for name, raw in boosters.items():
         (folder / name).write_bytes(raw)
-    files = {name: _sha256(folder / name) for name in (_ARRAYS, *names)}
+    files = {name: _sha256(folder / name) for name in (_ARRAYS, *boosters)}
     write_json(folder / "card.json", _card(surrogate, files, command, table))
+
+
+def _named(stem: str, boosters: Sequence[bytes]) -> dict[str, bytes]:
+    """Return boosters by file name."""
+    return {f"{stem}_{i}.ubj" if len(boosters) > 1 else f"{stem}.ubj": raw for i, raw in enumerate(boosters)}
 
 
 def _card(surrogate: FittedSurrogate, files: Mapping[str, str], command: str, table: str) -> dict[str, Any]:
@@ -113,6 +126,7 @@ def _card(surrogate: FittedSurrogate, files: Mapping[str, str], command: str, ta
             "parameter_count": report.parameter_count.to_dict(),
         },
         "model": describe_model(surrogate.model),
+        "intervals": kind_of(surrogate.calibration),
         "space": surrogate.space.to_dict(),
         "features": feature_names(surrogate.space),
         "sha256": dict(files),
@@ -135,12 +149,16 @@ def _read(folder: Path, card: Mapping[str, Any]) -> FittedSurrogate:
         )
     with np.load(folder / _ARRAYS, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
-    boosters = tuple((folder / name).read_bytes() for name in card["sha256"] if name.endswith(".ubj"))
-    inner = {name.removeprefix("model."): value for name, value in arrays.items() if name.startswith("model.")}
+
+    def state(stem: str, prefix: str) -> FittedState:
+        names = [name for name in card["sha256"] if name.startswith(stem) and name.endswith(".ubj")]
+        inner = {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+        return FittedState(inner, tuple((folder / name).read_bytes() for name in names))
+
     return FittedSurrogate(
         card["metric"], card["unit"], card["device"], card["workload"], space,
-        build_model(card["model"]).restore(FittedState(inner, boosters)),
-        ResidualQuantiles(arrays["calibration.residuals"], arrays["calibration.log"]),
+        build_model(card["model"]).restore(state("model", "model.")),
+        intervals_from(card.get("intervals", "conformal"), state("intervals", "calibration.")),
         _report(card["scores"], arrays),
     )  # fmt: skip
 
@@ -232,7 +250,7 @@ def _json(value: Any) -> Any:
     if isinstance(value, BaseEstimator):
         return describe_model(cast(Surrogate, value))
     if isinstance(value, (tuple, list, np.ndarray)):
-        return [int(item) for item in value]
+        return [item.item() if isinstance(item, np.generic) else item for item in value]
     return value.item() if isinstance(value, np.generic) else value
 
 

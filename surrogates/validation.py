@@ -7,7 +7,7 @@ widths. Errors are relative (percent): a latency spans decades.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from scipy import stats
 from sklearn.model_selection import KFold
 
 from surrogates.calibration import ResidualQuantiles, rows_needed
+from surrogates.intervals import Intervals
 from surrogates.prediction import Surrogate
 
 COVERAGES = (0.5, 0.8, 0.9)
@@ -50,9 +51,11 @@ class Scores:
         mape: mean absolute relative error, percent.
         within_5: share of rows with a relative error below 5 percent.
         within_10: share below 10 percent.
-        intervals: of the conformal intervals, where there were rows enough.
+        intervals: of the prediction intervals, where there were rows enough.
         within_width: the same scores inside each width with at least 3 rows.
         width: the width they are of; None for all rows.
+        crps: continuous ranked probability score / measurement, percent; NaN without quantiles. Of a prediction
+            without any spread it is the MAPE.
     """
 
     n: int
@@ -65,6 +68,7 @@ class Scores:
     intervals: tuple[IntervalScore, ...] = ()
     within_width: tuple[Scores, ...] = ()
     width: float | None = None
+    crps: float = float("nan")
 
     @property
     def kendall_within_width(self) -> float:
@@ -134,6 +138,68 @@ def scores(y: np.ndarray, predicted: np.ndarray, *, widths: np.ndarray | None = 
     )
 
 
+def score_target(
+    y: np.ndarray, median: np.ndarray, levels: Sequence[float], quantiles: np.ndarray, *,
+    widths: np.ndarray | None = None,
+) -> Scores:  # fmt: skip
+    """Score predicted medians and quantiles of measurements, whole and (with `widths`) inside each width.
+
+    Args:
+        y: (n,) measurements, positive.
+        median: (n,) point predictions.
+        levels: (q,) of the quantiles, ascending; a dense grid, e.g. 0.005 to 0.995, for the CRPS.
+        quantiles: (n, q), ascending along the last axis; other levels of `COVERAGES` are interpolated between them.
+        widths: (n,) network widths.
+
+    Raises:
+        ValueError: shapes that differ, levels that do not ascend between 0 and 1, or numbers that are not finite.
+    """
+    whole = scores(y, median, widths=widths)
+    grid, quantiles = np.asarray(levels, float), np.asarray(quantiles, float)
+    if quantiles.shape != (len(y), len(grid)) or not np.isfinite(quantiles).all():
+        raise ValueError(f"quantiles have shape {quantiles.shape}: give finite numbers ({len(y)}, {len(grid)})")
+    relative = 100 * crps(y, grid, quantiles) / np.asarray(y, float)
+    reach = 1 - 2 * max(grid[0], 1 - grid[-1]) + 1e-9
+    bounds = {c: _interval(grid, quantiles, c) for c in COVERAGES if c <= reach}
+
+    def scored(known: Scores, rows: np.ndarray) -> Scores:
+        intervals = tuple(
+            interval_score(y[rows], median[rows], low[rows], high[rows], nominal=c) for c, (low, high) in bounds.items()
+        )
+        return replace(known, crps=float(relative[rows].mean()), intervals=intervals)
+
+    inside = tuple(scored(s, np.asarray(widths) == s.width) for s in whole.within_width)
+    return replace(scored(whole, np.ones(len(y), bool)), within_width=inside)
+
+
+def crps(y: np.ndarray, levels: Sequence[float] | np.ndarray, quantiles: np.ndarray) -> np.ndarray:
+    """Return the continuous ranked probability score of predicted quantiles, (n,), in the unit of y.
+
+    It is twice the integral over the level of the pinball loss (Gneiting and Ranjan 2011), by the trapezoidal rule; the
+    probability beyond the outermost levels is taken to sit at the outermost quantiles.
+
+    Args:
+        y: (n,) measurements.
+        levels: (q,) ascending, between 0 and 1, both excluded.
+        quantiles: (n, q).
+
+    Raises:
+        ValueError: levels that do not ascend, or lie outside.
+    """
+    grid, error = np.asarray(levels, float), np.asarray(y, float)[:, None] - quantiles
+    if grid.ndim != 1 or not len(grid) or not (np.diff([0.0, *grid, 1.0]) > 0).all():
+        raise ValueError(f"{grid.size} levels: give ascending numbers between 0 and 1, both excluded")
+    loss = np.maximum(grid * error, (grid - 1) * error)
+    inner = (np.diff(grid) * (loss[:, 1:] + loss[:, :-1]) / 2).sum(axis=1)
+    ends = _end(error[:, 0], grid[0]) + _end(-error[:, -1], 1 - grid[-1])
+    return np.asarray(2 * (inner + ends))
+
+
+def _end(error: np.ndarray, level: float) -> np.ndarray:
+    """Return the integral of the pinball loss from 0 to a level, where the quantile stays the same."""
+    return np.where(error > 0, error * level**2 / 2, -error * (level - level**2 / 2))
+
+
 def rank_correlations(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     """Return Kendall's tau-b and Spearman's rho; NaN where one of them is constant."""
     with warnings.catch_warnings():
@@ -178,27 +244,54 @@ def cross_validate(
     return CrossValidation(predicted, fold, result)
 
 
-def interval_scores(y: np.ndarray, predicted: np.ndarray, fold: np.ndarray) -> tuple[IntervalScore, ...]:
-    """Score the conformal intervals at `COVERAGES`; those that need more rows than there are are left out.
+def interval_scores(
+    y: np.ndarray, predicted: np.ndarray, fold: np.ndarray, *, X: np.ndarray | None = None,
+    make: Callable[[np.ndarray, np.ndarray, np.ndarray], Intervals] | None = None,
+) -> tuple[IntervalScore, ...]:  # fmt: skip
+    """Score intervals at `COVERAGES`; those that need more rows than there are are left out.
 
     Args:
         y: (n,) measurements.
         predicted: (n,) out-of-fold predictions.
         fold: (n,) folds; an interval of a row comes from residuals of other folds.
+        X: (n, d) features of the rows, for `make`.
+        make: gives intervals from features, measurements and predictions; None for conformal ones.
     """
-    found: list[IntervalScore] = []
-    for nominal in COVERAGES:
-        levels = ((1 - nominal) / 2, (1 + nominal) / 2)
-        if min((fold != i).sum() for i in np.unique(fold)) < rows_needed(levels):
-            continue
-        bounds = np.empty((len(y), 2))
-        for i in np.unique(fold):
-            others = ResidualQuantiles.of(y[fold != i], predicted[fold != i])
-            bounds[fold == i] = others.predict(predicted[fold == i], levels).quantiles
-        held = (bounds[:, 0] <= y) & (y <= bounds[:, 1])
-        width = np.median((bounds[:, 1] - bounds[:, 0]) / np.abs(predicted))
-        found.append(IntervalScore(nominal, float(held.mean()), float(width)))
-    return tuple(found)
+    X = np.empty((len(y), 0)) if X is None else X
+    make = make or (lambda _, *known: ResidualQuantiles.of(*known))
+    least = min(int((fold != i).sum()) for i in np.unique(fold))
+    pairs = {c: ((1 - c) / 2, (1 + c) / 2) for c in COVERAGES if least >= rows_needed([(1 - c) / 2, (1 + c) / 2])}
+    levels = tuple(sorted(level for pair in pairs.values() for level in pair))
+    quantiles = np.empty((len(y), len(levels)))
+    for i in np.unique(fold) if levels else ():
+        known, held = fold != i, fold == i
+        intervals = make(X[known], y[known], predicted[known])
+        quantiles[held] = intervals.predict_rows(X[held], predicted[held], levels).quantiles
+    return tuple(
+        interval_score(y, predicted, quantiles[:, levels.index(low)], quantiles[:, levels.index(high)], nominal=c)
+        for c, (low, high) in pairs.items()
+    )
+
+
+def interval_score(
+    y: np.ndarray, predicted: np.ndarray, low: np.ndarray, high: np.ndarray, *, nominal: float
+) -> IntervalScore:  # fmt: skip
+    """Return the coverage of intervals [low, high] (n,) of measurements y (n,), and their median relative width."""
+    held = (low <= y) & (y <= high)
+    return IntervalScore(nominal, float(held.mean()), float(np.median((high - low) / np.abs(predicted))))
+
+
+def _interval(levels: np.ndarray, quantiles: np.ndarray, nominal: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bounds (n,) of the central interval, interpolated between levels."""
+
+    def at(level: float) -> np.ndarray:
+        j = int(np.clip(np.searchsorted(levels, level - 1e-9), 1, max(len(levels) - 1, 1)))
+        i = min(j, len(levels) - 1)
+        share = (level - levels[j - 1]) / (levels[i] - levels[j - 1]) if i != j - 1 else 0.0
+        share = float(np.clip(share, 0.0, 1.0))
+        return quantiles[:, j - 1] * (1 - share) + quantiles[:, i] * share
+
+    return at((1 - nominal) / 2), at((1 + nominal) / 2)
 
 
 def parameter_count_scores(y: np.ndarray, parameters: np.ndarray, *, widths: np.ndarray | None = None) -> Scores:

@@ -9,6 +9,7 @@ from supernet.dispatch import main
 from supernet.spaces import load_space
 from surrogates.candidates import CANDIDATES
 from surrogates.fitted import SurrogateSet
+from surrogates.intervals import kind_of
 
 SPACE = load_space("tiny")
 
@@ -52,6 +53,11 @@ def test_the_surrogate_group_chooses_the_candidates(table: Path, tmp_path: Path,
         assert fitted.model.get_params()["n_estimators"] == 10
 
 
+def test_the_form_of_intervals_is_a_setting(table: Path, tmp_path: Path) -> None:
+    assert run(table, tmp_path / "run", "surrogate=linear", "surrogate.intervals=normalised") == 0
+    assert kind_of(SurrogateSet.load(tmp_path / "run")["perplexity"].calibration) == "normalised"
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -61,6 +67,7 @@ def test_the_surrogate_group_chooses_the_candidates(table: Path, tmp_path: Path,
         ("folds=50", "50 folds need at least 100"),
         ("surrogate.candidates=[forest]", "give at least one of linear"),
         ("surrogate.criterion=rmse", "criterion = 'rmse'; allowed: mape"),
+        ("surrogate.intervals=bayes", "intervals = 'bayes'; allowed: conformal, normalised, quantile_regression"),
         ("table=nowhere", "nowhere does not exist"),
     ],
 )

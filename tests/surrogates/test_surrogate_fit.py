@@ -23,6 +23,8 @@ from hw_profiles.table import METRICS
 from supernet.cost import parameter_counts
 from surrogates.candidates import candidate_models
 from surrogates.fit import fit_metric, fit_surrogates, summary
+from surrogates.fitted import FittedSurrogate
+from surrogates.intervals import kind_of
 from surrogates.models import LinearSurrogate, XGBoostSurrogate
 from surrogates.prediction import Prediction
 from surrogates.targets import Targets, measured_metrics, targets
@@ -77,6 +79,27 @@ def test_the_criterion_decides() -> None:
     candidates = {"constant": XGBoostSurrogate(n_estimators=1), "double": Double(columns=FAST["linear"].columns)}
     assert fit_metric(data, SPACE, candidates, criterion="kendall").report.winner == "double"
     assert fit_metric(data, SPACE, candidates, criterion="mape").report.winner == "constant"
+
+
+@pytest.mark.parametrize("intervals", ["normalised", "quantile_regression"])
+def test_the_chosen_intervals_are_fitted_and_scored(frame: pd.DataFrame, intervals: str) -> None:
+    def fit(kind: str) -> FittedSurrogate:
+        return fit_surrogates(frame, SPACE, metrics=["latency_ms"], candidates=FAST, intervals=kind)["latency_ms"]
+
+    usual, other = fit("conformal"), fit(intervals)
+    assert kind_of(other.calibration) == intervals
+    assert other.report.scores.intervals != usual.report.scores.intervals
+    assert [i.nominal for i in other.report.scores.intervals] == [0.5, 0.8, 0.9]
+    new = sampled(SPACE, 200, seed=5)
+    np.testing.assert_array_equal(other.predict(new).mean, usual.predict(new).mean)
+    assert (other.predict(new).quantiles != usual.predict(new).quantiles).any()
+    y, prediction = noisy(latency_ms(SPACE, new), 0.02, seed=7), other.predict(new, levels=(0.1, 0.9))
+    assert 0.6 < np.mean((prediction.quantile(0.1) <= y) & (y <= prediction.quantile(0.9))) < 0.97
+
+
+def test_unknown_intervals_are_refused(frame: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match="intervals = 'bayes'; allowed: conformal, normalised, quantile_regression"):
+        fit_surrogates(frame, SPACE, candidates=FAST, intervals="bayes")
 
 
 def test_the_same_seed_gives_the_same_surrogate(frame: pd.DataFrame) -> None:

@@ -13,6 +13,7 @@ from surrogates.calibration import ConformalSurrogate
 from surrogates.candidates import candidate_models
 from surrogates.fit import fit_metric
 from surrogates.fitted import FittedSurrogate, SurrogateSet
+from surrogates.intervals import INTERVALS
 from surrogates.models import LinearSurrogate, XGBoostSurrogate
 from surrogates.store import build_model, describe_model, load_set, load_surrogate, save_set, save_surrogate
 from surrogates.targets import Targets
@@ -24,11 +25,11 @@ FEW_TREES = XGBoostSurrogate(n_estimators=20)
 MODELS = candidate_models(SPACE, trees=FEW_TREES)
 
 
-def fitted(metric: str, names: list[str]) -> FittedSurrogate:
+def fitted(metric: str, names: list[str], intervals: str = "conformal") -> FittedSurrogate:
     exact = latency_ms(SPACE, ARCHS) if metric == "latency_ms" else perplexity(SPACE, ARCHS)
     unit = {"latency_ms": "ms", "perplexity": "1"}[metric]
     data = Targets(metric, unit, "cpu", "prefill-b1-t64-float32", ARCHS, noisy(exact, 0.02))
-    return fit_metric(data, SPACE, {name: MODELS[name] for name in names})
+    return fit_metric(data, SPACE, {name: MODELS[name] for name in names}, intervals=intervals)
 
 
 LATENCY = fitted("latency_ms", ["xgboost"])
@@ -55,6 +56,26 @@ def test_a_saved_surrogate_predicts_exactly_the_same(name: str, tmp_path: Path) 
     assert again.report.architectures == surrogate.report.architectures
     assert again.report.candidates.keys() == surrogate.report.candidates.keys()
     assert json.dumps(again.report.scores.to_dict()) == json.dumps(surrogate.report.scores.to_dict())
+
+
+@pytest.mark.parametrize("intervals", INTERVALS)
+def test_intervals_of_every_kind_are_saved_with_their_surrogate(intervals: str, tmp_path: Path) -> None:
+    surrogate = fitted("latency_ms", ["xgboost"], intervals)
+    folder = save_surrogate(tmp_path / "latency", surrogate, command="test")
+    again = load_surrogate(folder)
+    assert json.loads((folder / "card.json").read_text())["intervals"] == intervals
+    assert (folder / "intervals.ubj").exists() == (intervals == "quantile_regression")
+    np.testing.assert_array_equal(again.predict(NEW).quantiles, surrogate.predict(NEW).quantiles)
+    np.testing.assert_array_equal(again.predict(NEW).mean, surrogate.predict(NEW).mean)
+    np.testing.assert_array_equal(again.predict(NEW).std, surrogate.predict(NEW).std)
+
+
+def test_a_card_without_intervals_has_conformal_ones(tmp_path: Path) -> None:
+    folder = save_surrogate(tmp_path / "x", LATENCY, command="test")
+    card = json.loads((folder / "card.json").read_text())
+    del card["intervals"]
+    (folder / "card.json").write_text(json.dumps(card))
+    np.testing.assert_array_equal(load_surrogate(folder).predict(NEW).quantiles, LATENCY.predict(NEW).quantiles)
 
 
 def test_a_set_predicts_each_metric_in_its_unit(tmp_path: Path) -> None:

@@ -8,7 +8,15 @@ from sklearn.metrics import mean_absolute_percentage_error, r2_score
 
 from surrogates.models import LinearSurrogate
 from surrogates.prediction import Prediction
-from surrogates.validation import Scores, better, cross_validate, parameter_count_scores, scores
+from surrogates.validation import (
+    Scores,
+    better,
+    cross_validate,
+    crps,
+    parameter_count_scores,
+    score_target,
+    scores,
+)
 
 
 def kendall_by_hand(a: np.ndarray, b: np.ndarray) -> float:
@@ -149,3 +157,80 @@ def test_bad_input_is_refused() -> None:
         scores(np.array([1.0, np.nan]), np.array([1.0, 2.0]))
     with pytest.raises(ValueError, match=r"y has shape \(2,\), predictions \(3,\)"):
         scores(np.ones(2), np.ones(3))
+
+
+# --- predicted quantiles ------------------------------------------------------------------------------------------
+
+DENSE = np.arange(1, 400) / 400
+
+
+def gaussian_crps(y: np.ndarray, mean: np.ndarray, std: float) -> np.ndarray:
+    """Closed form: Gneiting and Raftery 2007, equation 21."""
+    z = (y - mean) / std
+    return std * (z * (2 * stats.norm.cdf(z) - 1) + 2 * stats.norm.pdf(z) - 1 / np.sqrt(np.pi))
+
+
+@pytest.mark.parametrize(("levels", "tolerance"), [(DENSE, 0.003), (np.arange(1, 200) / 200, 0.006)])
+def test_crps_of_gaussian_quantiles_is_the_closed_form(levels: np.ndarray, tolerance: float) -> None:
+    mean = np.array([0.0, 1.0, -2.0, 5.0])
+    y = mean + 1.5 * np.array([0.0, 0.7, -1.9, 2.6])
+    quantiles = mean[:, None] + 1.5 * stats.norm.ppf(levels)
+    np.testing.assert_allclose(crps(y, levels, quantiles), gaussian_crps(y, mean, 1.5), rtol=tolerance, atol=2e-3)
+
+
+def test_crps_of_a_point_prediction_is_the_absolute_error() -> None:
+    y, predicted = np.array([1.0, 4.0]), np.array([3.0, 3.5])
+    found = crps(y, DENSE, np.repeat(predicted[:, None], len(DENSE), axis=1))
+    np.testing.assert_allclose(found, np.abs(y - predicted))
+
+
+def test_crps_of_three_quantiles_is_that_of_a_calculation_by_hand() -> None:
+    # pinball losses of y = 2 at (0.25, 0.5, 0.75) with quantiles (1, 2, 4): 0.25, 0, 0.5
+    # trapezoids 0.25 * 0.125 + 0.25 * 0.25, end triangles 0.25 * 0.25 / 2 + 0.25 * 0.5 / 2; twice the sum
+    by_hand = 2 * (0.03125 + 0.0625 + 0.03125 + 0.0625)
+    assert crps(np.array([2.0]), [0.25, 0.5, 0.75], np.array([[1.0, 2.0, 4.0]]))[0] == pytest.approx(by_hand)
+
+
+def test_scores_of_a_target_have_intervals_and_crps_whole_and_within_widths() -> None:
+    rng = np.random.default_rng(0)
+    n, widths = 4000, np.repeat([32.0, 64.0], 2000)
+    spread = np.where(widths == 32, 0.02, 0.05)
+    median = widths * rng.uniform(1, 2, n)
+    y = median * np.exp(spread * rng.standard_normal(n))
+    quantiles = median[:, None] * np.exp(spread[:, None] * stats.norm.ppf(DENSE))
+    found = score_target(y, median, DENSE, quantiles, widths=widths)
+    plain = scores(y, median, widths=widths)
+    assert (found.kendall, found.mape, found.within_5) == (plain.kendall, plain.mape, plain.within_5)
+    assert np.isnan(plain.crps) and plain.intervals == ()
+    for part, sigma in zip(found.within_width, (0.02, 0.05), strict=True):
+        assert part.crps == pytest.approx(100 * sigma / np.sqrt(np.pi), rel=0.05)  # of a calibrated normal prediction
+        for interval in part.intervals:
+            low, high = stats.binom.interval(0.9999, part.n, interval.nominal)
+            assert low / part.n <= interval.coverage <= high / part.n
+            assert interval.width == pytest.approx(2 * sigma * stats.norm.ppf(0.5 + interval.nominal / 2), rel=0.02)
+    assert found.crps == pytest.approx(np.mean([part.crps for part in found.within_width]))
+    assert [interval.nominal for interval in found.intervals] == [0.5, 0.8, 0.9]
+    again = Scores.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False)))
+    assert again == found
+
+
+def test_intervals_between_the_levels_of_a_prediction_are_interpolated_and_those_outside_left_out() -> None:
+    y = np.array([1.0, 2.0, 3.0])
+    levels, offsets = np.array([0.2, 0.3, 0.7, 0.8]), np.array([-0.3, -0.1, 0.1, 0.3])
+    found = score_target(y, y, levels, y[:, None] * (1 + offsets))
+    assert [interval.nominal for interval in found.intervals] == [0.5]
+    assert found.intervals[0].width == pytest.approx(0.4)  # halfway between 0.2 and 0.6
+
+
+def test_scores_saved_before_there_was_a_crps_can_be_read() -> None:
+    old = scores(np.array([1.0, 2.0, 4.0]), np.array([1.0, 2.0, 3.0])).to_dict()
+    del old["crps"]
+    assert np.isnan(Scores.from_dict(old).crps)
+
+
+def test_quantiles_that_do_not_fit_are_refused() -> None:
+    y = np.array([1.0, 2.0])
+    with pytest.raises(ValueError, match=r"quantiles have shape \(2, 2\): give finite numbers \(2, 3\)"):
+        score_target(y, y, [0.1, 0.5, 0.9], np.ones((2, 2)))
+    with pytest.raises(ValueError, match="3 levels: give ascending numbers between 0 and 1"):
+        crps(y, [0.5, 0.1, 0.9], np.ones((2, 3)))
