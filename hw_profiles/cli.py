@@ -1,4 +1,4 @@
-"""Command of the measurements: profile."""
+"""Commands of the measurements: profile, import."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from hw_profiles.importers.bulk import ImportResult
     from supernet.architecture import Architecture
     from supernet.space import SearchSpace
 
@@ -76,3 +77,62 @@ def parse_shard(text: str) -> tuple[int, int]:
     if not (slash and first.isdigit() and second.isdigit()):
         raise ValueError(f"shard = {text!r}: give i/n, for example 0/4")
     return int(first), int(second)
+
+
+IMPORT_SOURCES = ("hwgpt-tables", "hwgpt-repository", "csv")
+
+
+def import_() -> int:
+    """Import measurements of others (HW-GPT-Bench, CSV files) into a table."""
+    from supernet.dispatch import run_hydra
+
+    return run_hydra(_import, "import")
+
+
+def _import(cfg: DictConfig) -> None:
+    from supernet.dispatch import save_run_info
+
+    result = imported(cfg)
+    save_run_info(cfg, cfg.run_dir)
+    print(result)
+
+
+def imported(cfg: DictConfig) -> ImportResult:
+    """Import what `cfg` (conf/import.yaml) asks for.
+
+    Raises:
+        ValueError: an unknown source, or a setting that it does not have.
+    """
+    if cfg.source not in IMPORT_SOURCES:
+        from difflib import get_close_matches
+
+        near = get_close_matches(str(cfg.source), IMPORT_SOURCES, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ValueError(f"source = {cfg.source!r}; allowed: {', '.join(IMPORT_SOURCES)}.{hint}")
+    _check_import_settings(cfg)
+    if cfg.source == "csv":
+        from hw_profiles.importers.csv_rows import import_csv
+
+        return import_csv(cfg.path, cfg.table, space=cfg.space)
+    from hw_profiles.importers.hwgpt_devices import Selection
+
+    chosen = {name: tuple(cfg[name]) for name in ("scales", "metrics", "devices") if cfg[name] is not None}
+    if cfg.source == "hwgpt-tables":
+        from hw_profiles.importers.hwgpt_tables import import_hwgpt_tables
+
+        return import_hwgpt_tables(cfg.path, cfg.table, selection=Selection(**chosen), progress=cfg.progress)
+    from hw_profiles.importers.hwgpt_repository import import_hwgpt_repository
+
+    return import_hwgpt_repository(
+        cfg.path, cfg.table, selection=Selection(**chosen), commit=cfg.commit, keep_held_out=cfg.keep_held_out,
+        progress=cfg.progress,
+    )  # fmt: skip
+
+
+def _check_import_settings(cfg: DictConfig) -> None:
+    """Raise ValueError for a setting that the source does not have: it would change nothing."""
+    selection = ("scales", "metrics", "devices")
+    used = {"csv": ("space",), "hwgpt-tables": selection, "hwgpt-repository": (*selection, "commit", "keep_held_out")}
+    for name in ("space", *selection, "commit", "keep_held_out"):
+        if cfg[name] not in (None, False) and name not in used[cfg.source]:
+            raise ValueError(f"{name} = {cfg[name]} means nothing for source={cfg.source}: leave it out")

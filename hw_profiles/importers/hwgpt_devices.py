@@ -25,6 +25,7 @@ PUBLISHED = datetime(2024, 5, 20, tzinfo=UTC)  # of the raw files; when each was
 SCALES = ("s", "m", "l")
 BATCH_SIZES: Mapping[str, int] = MappingProxyType({"s": 8, "m": 4, "l": 1})  # of everything but tracker energy
 TRACKER_BATCH_SIZE = 8  # of the GPUs' energy, at every scale
+TRACKER_REPEATS = 50
 SEQ_LEN = 1024
 CPU_THREADS = 8  # cores that the jobs asked for, on shared nodes
 JOB_SIZE = 2500  # architectures that one job measured, one after the other: job = order // 2500
@@ -92,9 +93,7 @@ DEVICES: Mapping[str, HwgptDevice] = MappingProxyType(
             HwgptDevice("cpu_amd_7502", "cpu_alldlc", "float32", "AMD EPYC 7502, 8 cores"),
             HwgptDevice("cpu_amd_7513", "helix_cpu", "float32", "AMD EPYC 7513, 8 cores"),
             HwgptDevice("cpu_amd_7452", "cpu_a6000", "float32", "AMD EPYC 7452, 8 cores"),
-            HwgptDevice(
-                "cpu_p100_host", "cpu_p100", "float32", "CPU of the P100's host, 8 cores", codecarbon=False
-            ),
+            HwgptDevice("cpu_p100_host", "cpu_p100", "float32", "CPU of the P100's host, 8 cores", codecarbon=False),
         )
     }
 )
@@ -123,8 +122,8 @@ def workload_of(metric: str, scale: str, device: str = ANY_DEVICE) -> Workload:
     return Workload(TRACKER_BATCH_SIZE if tracker else BATCH_SIZES[checked_scale(scale)], SEQ_LEN, dtype=used.dtype)
 
 
-def codecarbon_runs(scale: str, device: str) -> int:
-    """Return how many runs CodeCarbon's mean and standard deviation are of.
+def n_runs(scale: str, device: str) -> int:
+    """Return how often the latency was repeated, and how many runs CodeCarbon's mean and standard deviation are of.
 
     10; but 1 on cpu_amd_7513 at scale s, whose latency has one repeat and whose standard deviations are all 0.
     """

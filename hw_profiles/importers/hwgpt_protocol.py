@@ -25,8 +25,8 @@ from hw_profiles.importers.hwgpt_devices import (
     HwgptDevice,
     Selection,
     checked_scale,
-    codecarbon_runs,
     device_named,
+    n_runs,
     workload_of,
 )
 from supernet.architecture import Architecture
@@ -34,10 +34,33 @@ from supernet.space import SearchSpace
 from supernet.spaces import load_space
 
 __all__ = [
-    "BATCH_SIZES", "DEVICES", "HELD_OUT_BUCKET", "JOB_SIZE", "MEASURED", "N_BUCKETS", "SCALES", "SEQ_LEN", "SOURCE",
-    "HwgptDevice", "HwgptKey", "Selection", "architecture_from_canonical", "architecture_from_hwgpt", "boolean",
-    "bucket", "bucket_of", "canonical", "canonical_text", "checked_scale", "codecarbon_runs", "device_named",
-    "hwgpt_from_architecture", "hwgpt_key", "scale_of", "space_of", "workload_of",
+    "BATCH_SIZES",
+    "DEVICES",
+    "HELD_OUT_BUCKET",
+    "JOB_SIZE",
+    "MEASURED",
+    "N_BUCKETS",
+    "SCALES",
+    "SEQ_LEN",
+    "SOURCE",
+    "HwgptDevice",
+    "HwgptKey",
+    "Selection",
+    "architecture_from_canonical",
+    "architecture_from_hwgpt",
+    "boolean",
+    "bucket",
+    "bucket_of",
+    "canonical",
+    "canonical_text",
+    "checked_scale",
+    "device_named",
+    "hwgpt_from_architecture",
+    "hwgpt_key",
+    "n_runs",
+    "scale_of",
+    "space_of",
+    "workload_of",
 ]  # fmt: skip
 
 
@@ -65,7 +88,7 @@ def architecture_from_hwgpt(config: Mapping[str, Any], *, scale: str | None = No
         scale: s, m or l; None for the one that has this width.
 
     Raises:
-        ValueError: a key is missing, a list is too short, or a value is not in the space (named, with those allowed).
+        ValueError: a key is missing, a list is too short, or a value is not in the space (named).
 
     Example:
         >>> config = {"sample_embed_dim": 192, "sample_n_layer": 10, "sample_mlp_ratio": [2] * 12,

@@ -157,7 +157,7 @@ def _rows(path: Path, scale: Scale, table: pa.Table) -> np.ndarray:
 def _lists(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """Return all samples and the length of each row, of a column of lists or of single numbers."""
     chunk = column.combine_chunks()
-    if not (pa.types.is_list(chunk.type) or pa.types.is_large_list(chunk.type) or pa.types.is_fixed_size_list(chunk.type)):
+    if not pa.types.is_nested(chunk.type):
         return _floats(column), np.ones(len(chunk), np.int64)
     lengths = pc.list_value_length(chunk).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
     return _floats(chunk.flatten()), lengths
@@ -170,7 +170,7 @@ def _floats(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 def _read(path: Path, names: list[str], *, others: bool = False) -> pa.Table:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; the folder holds <kind>_<scale>.parquet, e.g. latency_s.parquet")
+        raise FileNotFoundError(f"{path} does not exist; the folder holds <kind>_<scale>.parquet, as latency_s.parquet")
     try:
         found = pq.read_schema(path).names
         missing = [name for name in names if name not in found]
