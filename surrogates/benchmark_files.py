@@ -1,0 +1,101 @@
+"""Where a benchmark's files are and how they become one model, one card and the reference fronts. No torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from supernet.space import SearchSpace
+from surrogates.benchmark_card import BenchmarkCard
+from surrogates.benchmark_model import AddedDevice, BenchmarkModel
+from surrogates.reference_fronts import ReferenceFronts
+
+DATA = Path(__file__).parent / "data"  # shipped: one folder a space
+
+
+class BenchmarkFiles(NamedTuple):
+    """What a benchmark is made of."""
+
+    space: SearchSpace
+    model: BenchmarkModel
+    card: BenchmarkCard
+    fronts: ReferenceFronts
+
+
+def shipped_spaces() -> list[str]:
+    """Return the names of the spaces that come with a benchmark."""
+    return sorted(card.parent.name for card in DATA.glob("*/card.json"))
+
+
+def load_benchmark(
+    space: str | SearchSpace, *, extra_devices: Sequence[str | Path] = (), folder: str | Path | None = None
+) -> BenchmarkFiles:
+    """Read the files of a benchmark; see `Benchmark`."""
+    from surrogates.space_store import load_space_model
+
+    name = space if isinstance(space, str) else space.name
+    place = Path(folder) if folder is not None else shipped_folder(name)
+    model = load_space_model(place)
+    if model.space.name != name or (isinstance(space, SearchSpace) and space != model.space):
+        raise ValueError(f"{place} is the benchmark of another space {model.space.name!r}, not of {name!r}")
+    added = [load_added_device(path, model.space) for path in extra_devices]
+    card = read_card(place)
+    cards = [*card.targets, *(card for _, card in added)]
+    return BenchmarkFiles(
+        model.space,
+        BenchmarkModel(model, [device for device, _ in added]),
+        BenchmarkCard(card.space, card.what, cards, card.anomalies),
+        ReferenceFronts.load(place),
+    )
+
+
+def shipped_folder(name: str) -> Path:
+    """Return the folder of a shipped benchmark.
+
+    Raises:
+        ValueError: there is none of that name; near matches and all names are given.
+    """
+    names = shipped_spaces()
+    if name not in names:
+        near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.3)
+        hint = f"; near matches: {', '.join(near)}" if near else ""
+        raise ValueError(f"no benchmark of a space {name!r}{hint}; benchmarks: {', '.join(names) or 'none installed'}")
+    return DATA / name
+
+
+def read_card(folder: Path) -> BenchmarkCard:
+    """Read `card.json` of a space's model.
+
+    Raises:
+        ValueError: a damaged card; names it.
+    """
+    path = folder / "card.json"
+    card = read_json(path)
+    try:
+        targets = [_target_card(entry) for entry in card["targets"]]
+        return BenchmarkCard(card["space"]["name"], card["what"], targets, tuple(card.get("anomalies", ())))
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged or of another version of paretolm ({error!r}): install it again"
+        ) from error
+
+
+def _target_card(entry: Mapping[str, Any]) -> TargetCard:
+    return TargetCard(
+        TargetKey(entry["metric"], entry["device"]),
+        workload=entry["workload"],
+        protocol=entry["protocol"],
+        n_train=entry["n_train"],
+        scores=flat_scores(entry["test"]),
+        winner=entry["winner"],
+        noise=entry["noise"],
+    )
+
+
+def load_added_device(folder: str | Path, space: SearchSpace) -> tuple[AddedDevice, TargetCard]:
+    """Read a device that was adapted to a space."""
+    from surrogates.adapt import load_adapted
+
+    return load_adapted(folder, space)
