@@ -33,11 +33,11 @@ ANOMALIES = (
     "quantiles with drift=True contain it.",
     "Scale s: the first rows of every job on rtx2080 (17 to 19 %), rtx3080 (7 to 8 %) and a6000 (4 %) were measured "
     "faster; the cause is unknown. This, too, is treated as drift.",
-    "v100 latency falls in two clusters 5 to 12 % apart that no feature of the architecture explains: its intervals are "
-    "wide.",
-    "energy_mj of GPUs was measured with 8 sequences at every scale, latency with 8 (s), 4 (m) and 1 (l): do not divide "
-    "one by the other at m and l.",
-    "cpu_amd_7513 at scale s has one repeat an architecture, so its noise is unknown; energies of CPUs have no repeats.",
+    "v100 latency falls in two clusters 5 to 12 % apart that no feature of the architecture explains: its intervals "
+    "are wide.",
+    "energy_mj of GPUs was measured with 8 sequences at every scale, latency with 8 (s), 4 (m) and 1 (l): do not "
+    "divide one by the other at m and l.",
+    "cpu_amd_7513 at scale s has one repeat an architecture, so its noise is unknown; energies of CPUs have none.",
     "Names of CPUs were inferred from upstream's folders: likely, not certain.",
 )
 
@@ -107,7 +107,7 @@ def test_scores(
     levels = model.spread.levels
 
     def scored(values: np.ndarray, *, drift: bool) -> Scores:
-        logs = model.log_quantiles(genes, levels, drift=drift)[:, i]
+        logs = model.log_quantiles(genes, levels.tolist(), drift=drift)[:, i]
         return score_target(values, median, levels, median[:, None] * np.exp(logs), widths=widths)
 
     adjusted = y / np.exp(found.drift[rows])
@@ -134,15 +134,15 @@ def protocol(key: TargetKey) -> str:
         )
     if key.metric in (ENERGY, HOST_ENERGY) and not device.is_cpu:
         return (
-            f"Power by nvidia-smi, polled during one forward pass (autocast to {device.dtype}, no gradients), times its "
-            "CUDA-event time; median of 50 repeats."
+            f"Power by nvidia-smi, polled during one forward pass (autocast to {device.dtype}, no gradients), times "
+            "its CUDA-event time; median of 50 repeats."
         )
     if key.metric == ENERGY:
         return "CodeCarbon's offline tracker around one forward pass, float32; mean of 10 runs."
     if device.is_cpu:
         return (
-            "One forward pass, float32, gradients on, 8 cores of a shared node; CPU time of torch.profiler, printed with "
-            "about three digits; median of 10 repeats, no warm-up."
+            "One forward pass, float32, gradients on, 8 cores of a shared node; CPU time of torch.profiler, printed "
+            "with about three digits; median of 10 repeats, no warm-up."
         )
     return (
         f"One forward pass, float32 weights under autocast to {device.dtype}, gradients on; sum of kernel times by "

@@ -128,7 +128,8 @@ class SpaceFit:
         targets = self.data.targets
         prepared = {key: self._prepare(key) for key in targets}
         groups = self._groups(prepared)
-        residuals, shares = [], {}
+        residuals: list[Residual] = []
+        shares: dict[TargetKey, float] = {}
         for keys in groups:
             part, share = self._fit_trees(keys, prepared)
             shares |= share
@@ -255,7 +256,7 @@ class SpaceFit:
         Z = np.clip(left / scale[widths], -_CLIP, _CLIP)
         settings = self._settings(keys, len(rows))
         again = np.empty_like(Z)
-        for train, test in self._split(len(rows)):
+        for train, test in self._split(keys[0], len(rows)):
             again[test] = (
                 self._boost(settings, table[train], Z[train]).inplace_predict(table[test]).reshape(len(test), -1)
             )

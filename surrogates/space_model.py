@@ -46,12 +46,28 @@ class Residual:
         targets: (t,) indices of the targets.
         scale: (W, t) standard deviation x share of the residual that the trees are trusted with.
         positions: whether the trees also see where in the network a block is.
+        outputs: (t,) which of the booster's outputs is whose; None for all in order.
     """
 
     booster: xgb.Booster
     targets: np.ndarray
     scale: np.ndarray
     positions: bool
+    outputs: np.ndarray | None = None
+
+    def of_targets(self, columns: np.ndarray) -> Residual:
+        """Return it for the targets `columns`, renumbered in that order; those that it lacks are left out."""
+        places = [
+            (new, int(np.flatnonzero(self.targets == old)[0])) for new, old in enumerate(columns) if old in self.targets
+        ]
+        new, own = (np.array(side) for side in zip(*places, strict=True))
+        outputs = own if self.outputs is None else self.outputs[own]
+        return Residual(self.booster, new, self.scale[:, own], self.positions, outputs)
+
+    def predict(self, trees: np.ndarray, widths: np.ndarray) -> np.ndarray:
+        """Return what is to be added to the log of the trend, (n, t)."""
+        left = self.booster.inplace_predict(trees).reshape(len(trees), -1)
+        return (left if self.outputs is None else left[:, self.outputs]) * self.scale[widths]
 
 
 @dataclass(frozen=True)
@@ -93,6 +109,23 @@ class SpaceModel:
         self.spread = spread
         self.features = LayerFeatures(space)
 
+    def of_targets(self, targets: Sequence[TargetKey]) -> SpaceModel:
+        """Return a model of some of the targets, in this order; it skips the trees that only others need.
+
+        Raises:
+            ValueError: a target that this model does not have.
+        """
+        if missing := [str(key) for key in targets if key not in self.targets]:
+            raise ValueError(f"no surrogate of {missing[0]}; targets: {', '.join(map(str, self.targets))}")
+        columns = np.array([self.targets.index(key) for key in targets])
+        trend = Trend(self.trend.coef[:, :, columns], self.trend.log[columns], self.trend.floor[columns])
+        spread = Spread(
+            self.spread.levels, self.spread.device[:, columns], self.spread.published[:, columns],
+            self.spread.noise[:, columns],
+        )  # fmt: skip
+        residuals = [part.of_targets(columns) for part in self.residuals if np.isin(part.targets, columns).any()]
+        return SpaceModel(self.space, targets, trend=trend, residuals=residuals, spread=spread)
+
     def __repr__(self) -> str:
         return f"SpaceModel({self.space.name!r}, {len(self.targets)} targets)"
 
@@ -102,6 +135,8 @@ class SpaceModel:
         Args:
             genes: (n, g) int64, canonical (`LayerFeatures.check`).
         """
+        if not len(genes):
+            return np.empty((0, len(self.targets)))
         if len(genes) <= _CHUNK:
             return self._predict(genes)
         return np.concatenate([self._predict(genes[i : i + _CHUNK]) for i in range(0, len(genes), _CHUNK)])
@@ -133,8 +168,8 @@ class SpaceModel:
     def _predict(self, genes: np.ndarray) -> np.ndarray:
         logs = trend_logs(self.trend, self.features, genes)
         for part in self.residuals:
-            left = part.booster.inplace_predict(self.features.trees(genes, positions=part.positions))
-            logs[:, part.targets] += left.reshape(len(genes), -1) * part.scale[self.features.widths(genes)]
+            trees = self.features.trees(genes, positions=part.positions)
+            logs[:, part.targets] += part.predict(trees, self.features.widths(genes))
         return np.exp(logs)
 
 
