@@ -113,7 +113,7 @@ def imported(cfg: DictConfig) -> ImportResult:
     if cfg.source == "csv":
         from hw_profiles.importers.csv_rows import import_csv
 
-        return import_csv(cfg.path, cfg.table, space=cfg.space)
+        return import_csv(cfg.path, cfg.table, space=cfg.space_name)
     from hw_profiles.importers.hwgpt_devices import Selection
 
     chosen = {name: tuple(cfg[name]) for name in ("scales", "metrics", "devices") if cfg[name] is not None}
@@ -132,7 +132,11 @@ def imported(cfg: DictConfig) -> ImportResult:
 def _check_import_settings(cfg: DictConfig) -> None:
     """Raise ValueError for a setting that the source does not have: it would change nothing."""
     selection = ("scales", "metrics", "devices")
-    used = {"csv": ("space",), "hwgpt-tables": selection, "hwgpt-repository": (*selection, "commit", "keep_held_out")}
-    for name in ("space", *selection, "commit", "keep_held_out"):
+    used = {
+        "csv": ("space_name",),
+        "hwgpt-tables": selection,
+        "hwgpt-repository": (*selection, "commit", "keep_held_out"),
+    }
+    for name in ("space_name", *selection, "commit", "keep_held_out"):
         if cfg[name] not in (None, False) and name not in used[cfg.source]:
             raise ValueError(f"{name} = {cfg[name]} means nothing for source={cfg.source}: leave it out")

@@ -2,7 +2,7 @@
 
 Columns, in any order (others are ignored):
 
-- space: name of a shipped space ("gpt-s"), of a litgpt config, or the path of a space file; not needed with `space=`
+- space: name of a shipped space ("gpt-s"), of a litgpt config, or the path of a space file; not needed where one is given for all rows
 - architecture: an id ("e64-l0_2-h4x3-f256x3-b1"), a JSON mapping, or HW-GPT-Bench's own string ("gpt-s-10-192-...")
 - metric: latency_ms, energy_mj, memory_mib, perplexity, ...
 - unit: of the values: s, ms, us; J, mJ, Wh, kWh; MB, MiB, GiB, bytes; 1; one unit a metric, device and workload
@@ -61,7 +61,8 @@ def csv_measurements(path: Path, *, space: str | None = None) -> list[Measuremen
     frame = _read(path, space)
     _check_series(frame, path)
     spaces = {name: load_space(name) for name in frame["space"].unique()}
-    return [_measurement(row, spaces[row["space"]], path, line) for line, row in enumerate(frame.to_dict("records"), 2)]
+    rows: list[dict[str, str]] = frame.to_dict("records")  # type: ignore[assignment]
+    return [_measurement(row, spaces[row["space"]], path, line) for line, row in enumerate(rows, 2)]
 
 
 def _read(path: Path, space: str | None) -> pd.DataFrame:
@@ -77,7 +78,7 @@ def _read(path: Path, space: str | None) -> pd.DataFrame:
     if missing or not {"value", "repeats"} & set(frame):
         raise ValueError(
             f"{path} lacks the columns {missing or ['value (or repeats)']}; it has {list(frame)}. Needed: space (or "
-            f"space=...), {', '.join(_NEEDED)}, and value or repeats"
+            f"space_name=...), {', '.join(_NEEDED)}, and value or repeats"
         )
     if not len(frame):
         raise ValueError(f"{path} has no rows")
@@ -86,10 +87,11 @@ def _read(path: Path, space: str | None) -> pd.DataFrame:
 
 def _check_series(frame: pd.DataFrame, path: Path) -> None:
     """Raise for a series of measurements in several units, and for measurements given twice."""
-    for key, units in frame.groupby(_SERIES)["unit"].unique().items():
+    for (_, metric, device, workload), rows in frame.groupby(_SERIES):
+        units = sorted(rows["unit"].unique())
         if len(units) > 1:
             raise ValueError(
-                f"{path}: {key[1]} of {key[2] or ANY_DEVICE} ({key[3]}) has mixed units: {', '.join(map(repr, units))}; "
+                f"{path}: {metric} of {device or ANY_DEVICE} ({workload}) has mixed units: {', '.join(units)}; "
                 "convert the values to one"
             )
     twice = frame.duplicated([*_SERIES, "architecture"])

@@ -84,7 +84,7 @@ def architecture_from_hwgpt(config: Mapping[str, Any], *, scale: str | None = No
 
     Args:
         config: `sample_embed_dim`, `sample_n_layer`, `sample_mlp_ratio`, `sample_n_head` (lists; entries after
-            the first `sample_n_layer` are ignored) and `sample_bias` (a bool, or "True" or "False"); others are ignored.
+            the first `sample_n_layer` are ignored) and `sample_bias` (a bool, or "True" or "False").
         scale: s, m or l; None for the one that has this width.
 
     Raises:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -84,13 +85,11 @@ def import_hwgpt_repository(
     layout = Layout(files)
     tables: list[pa.Table] = []
     steps = [(scale, device) for scale in chosen.scales for device in (*chosen.devices, ANY_DEVICE)]
-    scales: dict[str, Scale] = {}
+    sources = {scale: _Source(layout, scale, keep_held_out=keep_held_out) for scale in chosen.scales}
     for scale, device in tqdm(steps, desc="import", unit="device", disable=not progress):
-        if scale not in scales:
-            scales[scale] = _scale(layout, scale)
-        source = _Source(layout, scales[scale], keep_held_out=keep_held_out)
+        source = sources[scale]
         found = source.quality(chosen) if device == ANY_DEVICE else source.device(DEVICES[device], chosen)
-        tables += [measurement_columns(scales[scale], observations) for observations in found]
+        tables += [measurement_columns(source.scale, observations) for observations in found]
     added, known = append_new(target, tables)
     return ImportResult(str(files), target.path, added, known, perf_counter() - start)
 
@@ -115,21 +114,21 @@ def _scale(layout: Layout, scale: str) -> Scale:
 class _Source:
     """The observations of one scale."""
 
-    def __init__(self, layout: Layout, scale: Scale, *, keep_held_out: bool) -> None:
-        self._layout, self._scale = layout, scale
-        self._row_of = {key: row for row, key in enumerate(scale.architectures.keys)}
-        self._kept = np.full(len(self._row_of), True)
-        if not keep_held_out:
-            self._kept = scale.architectures.buckets != HELD_OUT_BUCKET
+    def __init__(self, layout: Layout, scale: str, *, keep_held_out: bool) -> None:
+        self._layout, self.scale = layout, _scale(layout, scale)
+        architectures = self.scale.architectures
+        self._row_of = {key: row for row, key in enumerate(architectures.keys)}
+        held_out = architectures.buckets == HELD_OUT_BUCKET
+        self._kept = np.full(len(architectures), True) if keep_held_out else ~held_out
 
     def device(self, device: HwgptDevice, chosen: Selection) -> Iterator[Observations]:
         """Give what was observed on a device."""
         wanted = [metric for metric in device.metrics if metric in chosen.metrics]
-        folder = f"latency_{device.folder}{suffix(self._scale.name)}"
+        folder = f"latency_{device.folder}{suffix(self.scale.name)}"
         codecarbon = (ENERGY if device.is_cpu else HOST_ENERGY) if device.codecarbon else None
         if LATENCY in wanted or codecarbon in wanted:
             found = self._complete(self._layout.results(folder, LATENCY_FILES), folder)
-            kind, repeats = "cpu" if device.is_cpu else "gpu", n_runs(self._scale.name, device.name)
+            kind, repeats = "cpu" if device.is_cpu else "gpu", n_runs(self.scale.name, device.name)
             if LATENCY in wanted:
                 yield self._sampled(LATENCY, device.name, found, lambda row, where: times_ms(row, where, kind, repeats))
             if codecarbon in wanted:
@@ -139,19 +138,19 @@ class _Source:
             found = self._complete(self._layout.results(folder, TRACKER_FILES), folder)
             yield self._sampled(ENERGY, device.name, found, tracker_wh)
         if MEMORY in wanted:
-            folder = f"mem_{device.folder}{suffix(self._scale.name)}"
+            folder = f"mem_{device.folder}{suffix(self.scale.name)}"
             found = self._complete(self._layout.results(folder, LATENCY_FILES), folder)
-            yield self._sampled(MEMORY, device.name, found, lambda row, where: [number(row, "mean_mem", where)])
+            yield self._sampled(MEMORY, device.name, found, partial(_one, "mean_mem"))
 
     def quality(self, chosen: Selection) -> Iterator[Observations]:
         """Give perplexity and accuracy, of those architectures that have them."""
         wanted = [metric for metric in (PERPLEXITY, ACCURACY) if metric in chosen.metrics]
         if not wanted:
             return
-        folder = f"arch_ppl_bench_{self._scale.name}"
+        folder = f"arch_ppl_bench_{self.scale.name}"
         found = self._aligned(self._layout.results(folder, QUALITY_FILES), folder)
         for metric in wanted:
-            yield self._sampled(metric, ANY_DEVICE, found, lambda row, where, m=metric: [number(row, m, where)])
+            yield self._sampled(metric, ANY_DEVICE, found, partial(_one, metric))
 
     def _aligned(self, rows: Rows, folder: str) -> dict[int, tuple[Mapping[str, Any], str]]:
         """Return observation and file by the architecture's row; of two of one architecture the first, as upstream."""
@@ -160,7 +159,7 @@ class _Source:
         if len(foreign) > _MOST_FOREIGN:
             raise ValueError(
                 f"{folder}: {len(foreign)} of {len(rows)} observations are of architectures not in the list of "
-                f"scale {self._scale.name}, for example in {foreign[0]}: expected results of that scale"
+                f"scale {self.scale.name}, for example in {foreign[0]}: expected results of that scale"
             )
         for key, row, where in rows:
             if key in self._row_of:
@@ -202,3 +201,7 @@ class _Source:
         means = self._sampled(metric, device, found, lambda row, where: [codecarbon_wh(row, where, mean)])
         spread = np.array([codecarbon_wh(*found[row], std) for row in means.rows.tolist()])
         return Observations(metric, device, means.rows, means.samples, means.lengths, means.where, spread)
+
+
+def _one(name: str, row: Mapping[str, Any], where: str) -> list[float]:
+    return [number(row, name, where)]

@@ -29,9 +29,7 @@ from hw_profiles.table import ANY_DEVICE
 
 _FACTORS = {ENERGY: MJ_PER_WH, HOST_ENERGY: MJ_PER_WH, MEMORY: MIB_PER_MB}
 _UPSTREAM_UNITS = {LATENCY: "ms", ENERGY: "Wh", HOST_ENERGY: "Wh", MEMORY: "MB"}
-_LARGEST_RATIO = (
-    300  # of medians of one metric on one device; 57 in the published data (outliers of cpu_xeon_gold at l)
-)
+_LARGEST_RATIO = 300  # of medians of one metric on one device; at most 57 in the published data
 _ENERGY_BITS = 13  # significant bits of the tracker's repeats in the tidy tables
 
 
@@ -84,7 +82,8 @@ class Observations:
 def as_published(values: np.ndarray, *, bits: int | None = None) -> np.ndarray:
     """Return values as the tidy tables keep them: 32-bit floats, first rounded to a number of significant bits.
 
-    Both importers pass their values through this, so that they give the same rows.
+    Both importers pass their values through this, so that they give the same rows. (The tidy tables may have rounded
+    to 32 bits first: then about one energy in 4000 differs in its 13th bit.)
     """
     values = np.asarray(values, np.float64)
     if bits is not None:

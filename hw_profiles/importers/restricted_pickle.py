@@ -66,6 +66,7 @@ class _Function:
     """A callable that a file cannot change (pickles may set attributes of what they are given)."""
 
     __slots__ = ("_call",)
+    _call: Callable[..., Any]
 
     def __init__(self, call: Callable[..., Any]) -> None:
         object.__setattr__(self, "_call", call)
@@ -109,7 +110,7 @@ class _Array:
 
 
 def _scalar(kind: _Type, data: Any) -> float | int | bool:
-    return np.frombuffer(_bytes(data), kind.dtype, count=1)[0].item()  # type: ignore[no-any-return]
+    return np.frombuffer(_bytes(data), kind.dtype, count=1)[0].item()
 
 
 def _frombuffer(data: Any, kind: _Type, shape: Any, order: str) -> _Array:
@@ -130,6 +131,11 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     if not isinstance(text, str) or encoding != "latin1":
         raise TypeError("only latin1 text is encoded")
     return text.encode("latin1")
+
+
+def _no_bytes() -> bytes:
+    """Stand for bytes(), by which old protocols write none."""
+    return b""
 
 
 def _numeric(name: str) -> np.dtype[Any]:
@@ -172,7 +178,8 @@ def _allowed() -> Mapping[tuple[str, str], Any]:
         found[f"{core}.multiarray", "scalar"] = _Function(_scalar)
         found[f"{core}.numeric", "_frombuffer"] = _Function(_frombuffer)
     for module in ("builtins", "__builtin__"):
-        found |= {(module, kind.__name__): kind for kind in (set, frozenset, complex)}
+        found |= {(module, plain.__name__): plain for plain in (set, frozenset, complex)}
+        found[module, "bytes"] = _Function(_no_bytes)
     return found
 
 

@@ -105,6 +105,12 @@ def test_one_damaged_row_group_costs_only_its_own_rows(tmp_path):
         assert values_in(tmp_path) == [*range(100), *range(200, 300)]
 
 
+def test_large_parts_have_few_row_groups_and_small_ones_small_groups(tmp_path):
+    groups = [pq.ParquetFile(write_part(tmp_path, numbers(*range(n)))).num_row_groups for n in (300, 100_000)]
+    assert groups == [2, 64]
+    assert values_in(tmp_path) == [*range(300), *range(100_000)]
+
+
 def test_processes_that_append_at_once_lose_nothing(tmp_path):
     code = """
         import sys, pyarrow as pa

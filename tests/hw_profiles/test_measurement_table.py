@@ -2,11 +2,13 @@ import math
 from datetime import UTC, datetime
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from measuring_fakes import WORKLOAD, row
 
-from hw_profiles.device import Workload
-from hw_profiles.table import METRICS, Measurement, MeasurementTable
+from hw_profiles.counters import check_measurable
+from hw_profiles.device import Device, Workload
+from hw_profiles.table import METRICS, SCHEMA, Measurement, MeasurementTable
 
 
 @pytest.fixture
@@ -183,6 +185,39 @@ def test_a_bad_measurement_is_refused_before_it_is_written(changes, message):
 def test_an_unknown_metric_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="'latency' is not known; known: latency_ms"):
         Measurement("doc", "a1", "latency", "ms", "cpu-1t", WORKLOAD, (1.0,))
+
+
+def columns(*rows):
+    return pa.Table.from_pylist([r.record() for r in rows], schema=SCHEMA)
+
+
+def test_rows_appended_as_columns_are_the_rows_appended_one_by_one(table, tmp_path):
+    rows = [row("a1", reference="r", reference_repeats=(4.0, 5.0, 6.0)), row("a2", repeats=(2.0,), extra={"x": 1})]
+    table.append(rows)
+    other = MeasurementTable(tmp_path / "other")
+    encoded = columns(*rows).set_column(1, "architecture", pa.array(["a1", "a2"]).dictionary_encode())
+    assert other.append_columns(encoded).exists()
+    pd.testing.assert_frame_equal(other.read(), table.read())
+
+
+def test_bad_columns_are_refused_before_they_are_written(table):
+    with pytest.raises(ValueError, match="at least one row"):
+        table.append_columns(SCHEMA.empty_table())
+    with pytest.raises(ValueError, match=r"lacks the columns \['unit'\]"):
+        table.append_columns(columns(row()).drop_columns("unit"))
+    with pytest.raises(ValueError, match="unit is 's', but latency_ms is in 'ms'"):
+        table.append_columns(columns(row()).set_column(3, "unit", pa.array(["s"])))
+    bad = pa.array([[1.0, float("nan")]], pa.list_(pa.float64()))
+    with pytest.raises(ValueError, match=r"row 0 \(latency_ms of a1\): repeats"):
+        table.append_columns(columns(row("a1")).set_column(SCHEMA.names.index("repeats"), "repeats", bad))
+    assert not table.path.exists()
+
+
+def test_metrics_that_only_others_measure_cannot_be_profiled():
+    imported = [name for name, metric in METRICS.items() if metric.imported]
+    assert imported == ["host_energy_mj"]
+    with pytest.raises(ValueError, match="cannot profile"):
+        check_measurable(imported, Device("cpu-1t", "cpu", "cpu", 1, {}))
 
 
 def test_units_end_the_names_that_have_one():
