@@ -54,7 +54,7 @@ def made_up_campaign(n: int = 900, *, noise: float = 0.01, seed: int = 0) -> tup
     at = np.argsort(ids)
     values = {LATENCY: np.median(repeats, axis=1)[at], PERPLEXITY: true_perplexity(genes)[at]}
     data = Campaign(
-        SPACE, ids[at], genes[at], values, {key: order[at] for key in values}, {LATENCY: repeats[at]},
+        SPACE, ids[at], genes[at], values, dict.fromkeys(values, order[at]), {LATENCY: repeats[at]},
         {LATENCY: "prefill-b1-t64-float32", PERPLEXITY: "prefill-b1-t64-float32"},
     )  # fmt: skip
     return data, drift[at]

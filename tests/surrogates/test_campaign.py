@@ -8,6 +8,7 @@ from small_space import SPACE, random_genes, true_latency
 from hw_profiles.device import Workload
 from hw_profiles.table import Measurement, MeasurementTable
 from supernet.encoding import from_genes
+from supernet.spaces import load_space
 from surrogates.campaign import TargetKey, campaign
 
 WORKLOAD = Workload(1, 64)
@@ -50,8 +51,6 @@ def test_values_repeats_and_order_are_aligned_by_architecture(tmp_path) -> None:
 def test_bad_tables_are_refused(tmp_path) -> None:
     good = rows()
     with pytest.raises(ValueError, match="no rows of space 'gpt-s'"):
-        from supernet.spaces import load_space
-
         campaign(frame(good, tmp_path / "a"), load_space("gpt-s"))
     with pytest.raises(ValueError, match="measured twice"):
         campaign(frame([*good, replace(good[0], order=9)], tmp_path / "b"), SPACE)
