@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from surrogates.scale import ScaleModel
-from surrogates.validation import rank_correlations
+from surrogates.validation import kendall, rank_correlations
 
 _WINSORISED = 0.2  # share of the repeats at either end that count as the next one inside
 
@@ -141,9 +141,9 @@ def ceiling(
         moved = truth + _drawn((odd - even) / 2, widths, rng)
         full.append(rank_correlations(truth, moved))
         inside.append(_within(truth, moved, widths))
-    kendall, spearman = np.mean(full, axis=0)
+    tau, rho = np.mean(full, axis=0)
     return Ceiling(
-        *half, float(kendall), float(spearman), _within(odd, even, widths), float(np.mean(inside))
+        *half, float(tau), float(rho), _within(odd, even, widths), float(np.mean(inside))
     )  # fmt: skip
 
 
@@ -159,7 +159,7 @@ def _drawn(deviations: np.ndarray, widths: np.ndarray, rng: np.random.Generator)
 
 def _within(a: np.ndarray, b: np.ndarray, widths: np.ndarray) -> float:
     """Return Kendall's tau inside widths, weighted by rows; NaN where no width has one."""
-    known = [(rank_correlations(a[rows], b[rows])[0], rows.sum()) for rows in (widths == w for w in np.unique(widths))]
+    known = [(kendall(a[rows], b[rows]), rows.sum()) for rows in (widths == w for w in np.unique(widths))]
     known = [(tau, n) for tau, n in known if np.isfinite(tau)]
     return float(np.average([t for t, _ in known], weights=[n for _, n in known])) if known else float("nan")
 

@@ -123,14 +123,14 @@ def scores(y: np.ndarray, predicted: np.ndarray, *, widths: np.ndarray | None = 
         for width in values[counts >= _LEAST_IN_WIDTH]:
             rows = widths == width
             inside.append(replace(scores(y[rows], predicted[rows]), width=float(width)))
-    kendall, spearman = rank_correlations(y, predicted)
+    tau, rho = rank_correlations(y, predicted)
     error = np.abs(predicted / y - 1) if (y != 0).all() else np.full(len(y), np.nan)
     spread = ((y - y.mean()) ** 2).sum()
     return Scores(
         n=len(y),
         r2=float(1 - ((y - predicted) ** 2).sum() / spread) if spread > 0 else float("nan"),
-        kendall=kendall,
-        spearman=spearman,
+        kendall=tau,
+        spearman=rho,
         mape=float(100 * error.mean()),
         within_5=_share(error, 0.05),
         within_10=_share(error, 0.10),
@@ -139,7 +139,7 @@ def scores(y: np.ndarray, predicted: np.ndarray, *, widths: np.ndarray | None = 
 
 
 def score_target(
-    y: np.ndarray, median: np.ndarray, levels: Sequence[float], quantiles: np.ndarray, *,
+    y: np.ndarray, median: np.ndarray, levels: Sequence[float] | np.ndarray, quantiles: np.ndarray, *,
     widths: np.ndarray | None = None,
 ) -> Scores:  # fmt: skip
     """Score predicted medians and quantiles of measurements, whole and (with `widths`) inside each width.
@@ -160,7 +160,7 @@ def score_target(
         raise ValueError(f"quantiles have shape {quantiles.shape}: give finite numbers ({len(y)}, {len(grid)})")
     relative = 100 * crps(y, grid, quantiles) / np.asarray(y, float)
     reach = 1 - 2 * max(grid[0], 1 - grid[-1]) + 1e-9
-    bounds = {c: _interval(grid, quantiles, c) for c in COVERAGES if c <= reach}
+    bounds = {c: central_interval(grid, quantiles, c) for c in COVERAGES if c <= reach}
 
     def scored(known: Scores, rows: np.ndarray) -> Scores:
         intervals = tuple(
@@ -204,7 +204,12 @@ def rank_correlations(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     """Return Kendall's tau-b and Spearman's rho; NaN where one of them is constant."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.ConstantInputWarning)
-        return float(stats.kendalltau(a, b).statistic), float(stats.spearmanr(a, b).statistic)
+        return kendall(a, b), float(stats.spearmanr(a, b).statistic)
+
+
+def kendall(a: np.ndarray, b: np.ndarray) -> float:
+    """Return Kendall's tau-b; NaN where one of them is constant."""
+    return float(stats.kendalltau(a, b).statistic)
 
 
 def cross_validate(
@@ -281,8 +286,8 @@ def interval_score(
     return IntervalScore(nominal, float(held.mean()), float(np.median((high - low) / np.abs(predicted))))
 
 
-def _interval(levels: np.ndarray, quantiles: np.ndarray, nominal: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the bounds (n,) of the central interval, interpolated between levels."""
+def central_interval(levels: np.ndarray, quantiles: np.ndarray, nominal: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bounds (n,) of the central interval from quantiles (n, q), interpolated between levels (q,)."""
 
     def at(level: float) -> np.ndarray:
         j = int(np.clip(np.searchsorted(levels, level - 1e-9), 1, max(len(levels) - 1, 1)))
