@@ -30,6 +30,7 @@ from surrogates.query_frame import QueryColumns, stat_name, to_frame, to_records
 if TYPE_CHECKING:
     import pandas as pd
 
+    from surrogates.adapted import AdaptedDevice
     from surrogates.benchmark_objective import BenchmarkObjective
 
 _CACHED_ROWS = 32  # larger batches are faster without the cache
@@ -58,7 +59,7 @@ class Benchmark:
 
     Args:
         space: "gpt-s", "gpt-m" or "gpt-l", or a space of one of these names.
-        extra_devices: folders of adapted devices (`Benchmark.adapt`, `paretolm adapt`), added to the shipped ones.
+        extra_devices: adapted devices (`Benchmark.adapt`) or their folders (`paretolm adapt`), beside the shipped ones.
         cache_size: how many architectures' predictions to remember; 0 for none.
         folder: of another benchmark than the shipped one.
 
@@ -68,8 +69,8 @@ class Benchmark:
     """
 
     def __init__(
-        self, space: str | SearchSpace = "gpt-s", *, extra_devices: Sequence[str | Path] = (), cache_size: int = 4096,
-        folder: str | Path | None = None,
+        self, space: str | SearchSpace = "gpt-s", *, extra_devices: Sequence[str | Path | AdaptedDevice] = (),
+        cache_size: int = 4096, folder: str | Path | None = None,
     ) -> None:  # fmt: skip
         self._files = load_benchmark(space, extra_devices=extra_devices, folder=folder)
         self._model = self._files.model

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from supernet.artifacts import read_json
 from supernet.space import SearchSpace
-from surrogates.benchmark_card import BenchmarkCard
-from surrogates.benchmark_model import AddedDevice, BenchmarkModel
+from surrogates.benchmark_card import BenchmarkCard, TargetCard, flat_scores
+from surrogates.benchmark_model import BenchmarkModel
+from surrogates.campaign import TargetKey
 from surrogates.reference_fronts import ReferenceFronts
+
+if TYPE_CHECKING:
+    from surrogates.adapted import AdaptedDevice
+    from surrogates.space_model import SpaceModel
 
 DATA = Path(__file__).parent / "data"  # shipped: one folder a space
 
@@ -30,8 +36,9 @@ def shipped_spaces() -> list[str]:
 
 
 def load_benchmark(
-    space: str | SearchSpace, *, extra_devices: Sequence[str | Path] = (), folder: str | Path | None = None
-) -> BenchmarkFiles:
+    space: str | SearchSpace, *, extra_devices: Sequence[str | Path | AdaptedDevice] = (),
+    folder: str | Path | None = None,
+) -> BenchmarkFiles:  # fmt: skip
     """Read the files of a benchmark; see `Benchmark`."""
     from surrogates.space_store import load_space_model
 
@@ -40,12 +47,22 @@ def load_benchmark(
     model = load_space_model(place)
     if model.space.name != name or (isinstance(space, SearchSpace) and space != model.space):
         raise ValueError(f"{place} is the benchmark of another space {model.space.name!r}, not of {name!r}")
-    added = [load_added_device(path, model.space) for path in extra_devices]
     card = read_card(place)
-    cards = [*card.targets, *(card for _, card in added)]
+    if not extra_devices:
+        return BenchmarkFiles(model.space, BenchmarkModel(model), card, ReferenceFronts.load(place))
+    return _with_devices(model, card, extra_devices, place)
+
+
+def _with_devices(
+    model: SpaceModel, card: BenchmarkCard, devices: Sequence[str | Path | AdaptedDevice], place: Path
+) -> BenchmarkFiles:
+    from surrogates.added_devices import added_targets  # scikit-learn, a second: only for those who add devices
+
+    added = [pair for device in devices for pair in added_targets(device, model)]
+    cards = [*card.targets, *(known for _, known in added)]
     return BenchmarkFiles(
         model.space,
-        BenchmarkModel(model, [device for device, _ in added]),
+        BenchmarkModel(model, [target for target, _ in added]),
         BenchmarkCard(card.space, card.what, cards, card.anomalies),
         ReferenceFronts.load(place),
     )
@@ -92,10 +109,3 @@ def _target_card(entry: Mapping[str, Any]) -> TargetCard:
         winner=entry["winner"],
         noise=entry["noise"],
     )
-
-
-def load_added_device(folder: str | Path, space: SearchSpace) -> tuple[AddedDevice, TargetCard]:
-    """Read a device that was adapted to a space."""
-    from surrogates.adapt import load_adapted
-
-    return load_adapted(folder, space)

@@ -34,7 +34,9 @@ class Predictor(Protocol):
 class AddedDevice(Protocol):
     """One target that was adapted from those of the space's model."""
 
-    target: TargetKey
+    @property
+    def target(self) -> TargetKey:
+        """Metric and device."""
 
     def predict(self, genes: np.ndarray, sources: np.ndarray) -> np.ndarray:
         """Return medians (n,), given those of the space's model (n, T)."""
