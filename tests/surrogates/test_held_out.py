@@ -17,7 +17,7 @@ GENES = to_genes(SPACE, ARCHS)
 LATENCY, QUALITY, MISSING = TargetKey("latency_ms", "gpu"), TargetKey("perplexity"), TargetKey("energy_mj", "gpu")
 TRUTH = {LATENCY: latency_ms(SPACE, ARCHS), QUALITY: perplexity(SPACE, ARCHS)}
 ORDER = np.random.default_rng(3).permutation(N)
-DRIFT = 0.2 * np.sin(ORDER / 60)  # smooth along the series
+DRIFT = 0.2 * np.sin(ORDER / 120)  # smooth along the series
 TEST = np.random.default_rng(5).random(N) < 0.2
 
 
@@ -71,7 +71,7 @@ def test_drift_is_divided_out_of_per_device_metrics_only() -> None:
     usual = {w: np.median(DRIFT[~TEST & (measured().widths == w)]) for w in SPACE.n_embd}  # a width's median stays
     expected = DRIFT[TEST] - [usual[w] for w in latency.widths]
     found = np.log(latency.raw / latency.adjusted)
-    assert np.corrcoef(found, expected)[0, 1] > 0.99 and np.abs(found - expected).mean() < 0.02
+    assert np.corrcoef(found, expected)[0, 1] > 0.98 and np.abs(found - expected).mean() < 0.02
     left = np.log(latency.adjusted / latency.predicted) - [usual[w] for w in latency.widths]
     assert np.abs(left).mean() < 0.02
     assert np.abs(latency.raw / latency.predicted - 1).mean() > 0.1
