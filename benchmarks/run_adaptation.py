@@ -26,7 +26,7 @@ from supernet.artifacts import versions, write_json, write_text
 from supernet.spaces import load_space
 from surrogates.adapt import fit_blend
 from surrogates.adaptation_models import FLOOR
-from surrogates.adaptation_terms import costs, device_features
+from surrogates.adaptation_terms import DeviceFeatures, costs
 from surrogates.calibration import ResidualQuantiles
 from surrogates.design import choose
 from surrogates.layer_features import LayerFeatures
@@ -69,7 +69,7 @@ def load_scale(folder: Path, name: str) -> Scale:
         values |= {(metric, str(device)): table[device].to_numpy(float) * unit for device in table}
     train = bucket >= 2
     models = {key: device_model(layers, genes, y, train) for key, y in values.items()}
-    return Scale(name, space.n_embd, device_features(layers, genes), train, bucket == 1, values, models)
+    return Scale(name, space.n_embd, DeviceFeatures(space)(genes), train, bucket == 1, values, models)
 
 
 def genes_of_rows(archs: pd.DataFrame, space: Any) -> np.ndarray:

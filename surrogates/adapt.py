@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace as changed
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,13 +27,11 @@ from surrogates.adapt_input import (
     wanted_targets,
 )
 from surrogates.adaptation_models import FLOOR, Candidate, fit_candidates
-from surrogates.adaptation_terms import Terms, device_features
+from surrogates.adaptation_terms import DeviceFeatures, Terms
 from surrogates.adapted import AdaptationReport, AdaptedDevice, AdaptedMetric, Blend, SourceModel
-from surrogates.calibration import ResidualQuantiles
 from surrogates.campaign import TargetKey
-from surrogates.layer_features import LayerFeatures
 from surrogates.targets import Targets
-from surrogates.validation import Scores, interval_scores, scores
+from surrogates.validation import interval_scores, scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,9 +69,8 @@ def adapt_device(
     """
     check_name(name, {target.device for target in model.targets} | set(reserved), replace=replace)
     wanted = wanted_targets(model, measurements, metrics, device, workload)
-    layers = LayerFeatures(model.space)
     noise = repeat_noise(measurements)
-    adapted = {data.metric: _adapted_metric(model, layers, data, name, noise) for data in wanted}
+    adapted = {data.metric: _adapted_metric(model, data, name, noise) for data in wanted}
     return AdaptedDevice(
         name, model.space, adapted, hardware or described_hardware(measurements, wanted[0].device), command,
         datetime.now(UTC).isoformat(timespec="seconds"), versions(),
@@ -90,7 +87,7 @@ def fit_blend(
 
     Args:
         sources: (n, S) positive medians of the sources.
-        features: (n, 5) `adaptation_terms.device_features`.
+        features: (n, 5) `adaptation_terms.DeviceFeatures`.
         y: (n,) positive measurements.
         widths: the values of n_embd of the space.
 
@@ -116,11 +113,11 @@ def fit_blend(
 
 
 def _adapted_metric(
-    model: SourceModel, layers: LayerFeatures, data: Targets, name: str, noise: Mapping[tuple[str, str, str], float]
+    model: SourceModel, data: Targets, name: str, noise: Mapping[tuple[str, str, str], float]
 ) -> AdaptedMetric:
     columns = source_columns(model, data.metric)
     genes = to_genes(model.space, data.archs)
-    sources, features = model.predict(genes)[:, columns], device_features(layers, genes)
+    sources, features = model.predict(genes)[:, columns], DeviceFeatures(model.space)(genes)
     check_ratios(data, sources)
     blend, found, shares = fit_blend(sources, features, data.y, widths=model.space.n_embd)
     keys = tuple(TargetKey(*model.targets[i]) for i in columns)
@@ -133,11 +130,12 @@ def _adapted_metric(
     )  # fmt: skip
     return AdaptedMetric(
         TargetKey(data.metric, name), data.unit, data.workload, data.device, keys, blend,
-        ResidualQuantiles.of(data.y, found[-1].loo), noise.get((data.metric, data.device, data.workload), float("nan")),
+        np.sort(np.log(data.y / found[-1].loo)), noise.get((data.metric, data.device, data.workload), float("nan")),
         report,
     )  # fmt: skip
 
 
-def _scores(y: np.ndarray, loo: np.ndarray, widths: np.ndarray) -> Scores:
+def _scores(y: np.ndarray, loo: np.ndarray, widths: np.ndarray) -> dict[str, Any]:
     """Score leave-one-out predictions; the interval of a row is made from the residuals of the others."""
-    return changed(scores(y, loo, widths=widths), intervals=interval_scores(y, loo, np.arange(len(y))))
+    found = scores(y, loo, widths=widths)
+    return changed(found, intervals=interval_scores(y, loo, np.arange(len(y)))).to_dict()

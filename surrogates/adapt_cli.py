@@ -105,12 +105,16 @@ def _summary_lines(metric: AdaptedMetric) -> list[str]:
     lines = [f"{metric.target.metric} [{metric.unit}], {metric.workload}, {metric.n} architectures, leave-one-out:"]
     for name, what in [*rows, ("scratch", "from scratch, without other devices")]:
         score = report.scores[name]
-        lines.append(f"  {what:<38} MAPE {score.mape:6.2f} %   Kendall {score.kendall:.3f}")
+        lines.append(f"  {what:<38} MAPE {score['mape']:6.2f} %   Kendall {_number(score['kendall'])}")
     levels = (0.05, 0.95)
     if (needed := rows_needed(levels)) <= metric.n:
         low, high = (100 * (exp(value) - 1) for value in metric.log_quantiles(levels))
         return [*lines, f"  90 % interval {low:+.1f} % to {high:+.1f} %"]
     return [*lines, f"  90 % intervals need {needed} architectures: measure {needed - metric.n} more"]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _metrics(text: str | None) -> list[str] | None:

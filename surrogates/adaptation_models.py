@@ -51,7 +51,7 @@ def fit_candidates(terms: Terms, sources: np.ndarray, features: np.ndarray, y: n
     Args:
         terms: of the space.
         sources: (n, S) positive predictions of the sources.
-        features: (n, 5) `device_features`.
+        features: (n, 5) `DeviceFeatures`.
         y: (n,) positive measurements, n >= 3.
     """
     problem = _Problem(terms, terms(sources, features), sources, y)

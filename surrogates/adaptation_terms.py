@@ -10,16 +10,41 @@ from functools import cached_property
 
 import numpy as np
 
+from supernet.space import SearchSpace
 from surrogates.layer_features import LayerFeatures
 
 FEATURES = ("n_embd", "n_layer", "bias", "sum_n_head", "sum_intermediate_size")
 _N_COSTS = 8
 
 
-def device_features(layers: LayerFeatures, genes: np.ndarray) -> np.ndarray:
-    """Return the features that `Terms` takes (`FEATURES`), (n, 5) float64, of canonical genes (n, g)."""
-    names = layers.tree_names
-    return layers.trees(genes)[:, [names.index(name) for name in FEATURES]].astype(float)
+class DeviceFeatures:
+    """The features that `Terms` takes (`FEATURES`), from genes.
+
+    Args:
+        space: its layers are a prefix of the supernet's, each with genes of its own.
+
+    Raises:
+        ValueError: a space of another form.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        LayerFeatures(space)  # checks the form
+        self._whole = np.asarray(space.n_embd, float), np.asarray(space.bias_choices, float)
+        self._depths = np.asarray(space.n_layer, float)
+        self._heads = np.array([h for h, _ in space.attention_choices], float)
+        self._neurons = np.array([space.mlp_choices(width) for width in space.n_embd], float)  # (W, choices)
+        self._blocks = np.arange(space.max_layer)
+
+    def __call__(self, genes: np.ndarray) -> np.ndarray:
+        """Return features (n, 5) float64 of canonical genes (n, g)."""
+        L = len(self._blocks)
+        (widths, biases), depth = self._whole, self._depths[genes[:, 2]]
+        kept = self._blocks < depth[:, None]
+        table = np.empty((len(genes), len(FEATURES)))
+        table[:, 0], table[:, 1], table[:, 2] = widths[genes[:, 0]], depth, biases[genes[:, 1]]
+        table[:, 3] = (self._heads[genes[:, 3 : 3 + L]] * kept).sum(axis=1)
+        table[:, 4] = (self._neurons[genes[:, :1], genes[:, 3 + L :]] * kept).sum(axis=1)
+        return table
 
 
 def costs(features: np.ndarray) -> np.ndarray:
@@ -43,7 +68,7 @@ class Terms:
     n_sources: int
 
     def __call__(self, sources: np.ndarray, features: np.ndarray) -> np.ndarray:
-        """Return the terms (n, K) of source predictions (n, S) in their unit and `device_features` (n, 5).
+        """Return the terms (n, K) of source predictions (n, S) in their unit and `DeviceFeatures` (n, 5).
 
         Raises:
             ValueError: another number of sources or rows, or a width that is not one of `widths`.

@@ -1,4 +1,4 @@
-"""A device that a user added: its metrics predicted from those of the shipped devices. No torch.
+"""A device that a user added: its metrics predicted from those of the shipped devices. No torch, no scikit-learn.
 
 Shapes: n architectures, g genes, T targets of the space's model, S sources, K terms, q levels.
 """
@@ -8,18 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from math import ceil, floor
+from typing import Any, Protocol
 
 import numpy as np
 
 from supernet.architecture import Architecture
 from supernet.encoding import to_genes
 from supernet.space import SearchSpace
-from surrogates.adaptation_terms import Terms, device_features
-from surrogates.calibration import ResidualQuantiles
+from surrogates.adaptation_terms import DeviceFeatures, Terms, costs
 from surrogates.campaign import TargetKey
-from surrogates.layer_features import LayerFeatures
-from surrogates.validation import Scores
 
 _SAME = 1e-3  # relative difference of the sources' predictions that is taken for another model
 
@@ -53,12 +51,24 @@ class Blend:
     floor: float
 
     def predict(self, sources: np.ndarray, features: np.ndarray) -> np.ndarray:
-        """Return medians (n,) from source predictions (n, S) and `device_features` (n, 5)."""
-        values = self.terms(sources, features) @ self.coef
+        """Return medians (n,) from source predictions (n, S) and `DeviceFeatures` (n, 5)."""
+        table = np.concatenate([np.ones((len(features), 1)), costs(features), sources], axis=1)
+        values = (table * self._by_width[np.searchsorted(self.terms.widths, features[:, 0])]).sum(axis=1)
         intercept, slope, share = self.log_affine
         if share:
             values = values + share * np.exp(intercept + slope * np.log(sources[:, self.log_source]))
         return np.maximum(values, self.floor)
+
+    @cached_property
+    def _by_width(self) -> np.ndarray:
+        """Coefficients of [1 | costs | sources] for each width, (W, k): `terms @ coef` without the wide table."""
+        terms, coef = self.terms, self.coef
+        own = np.column_stack([
+            coef[terms.width],
+            coef[terms.width_costs].reshape(len(terms.widths), -1),
+            coef[terms.width_sources].reshape(len(terms.widths), -1),
+        ])  # fmt: skip
+        return np.concatenate([coef[:1], coef[terms.costs], coef[terms.sources]]) + own
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,7 @@ class AdaptationReport:
         measured: (n,) their medians.
         sources: (n, S) what the sources' models predict for them.
         loo: (n,) leave-one-out predictions by candidate; of the blend at fixed shares.
-        scores: of those, by candidate ("blend" is what is used).
+        scores: of those, by candidate ("blend" is what is used), as `surrogates.validation.Scores.to_dict` gives them.
         shares: of each candidate in the blend.
         best_source: what "source" maps.
     """
@@ -79,7 +89,7 @@ class AdaptationReport:
     measured: np.ndarray
     sources: np.ndarray
     loo: Mapping[str, np.ndarray]
-    scores: Mapping[str, Scores]
+    scores: Mapping[str, Mapping[str, Any]]
     shares: Mapping[str, float]
     best_source: TargetKey
 
@@ -95,7 +105,7 @@ class AdaptedMetric:
         measured_on: the name of the device in the measurements.
         sources: targets of the space's model that it is predicted from.
         blend: the fitted model.
-        calibration: leave-one-out residuals of the blend, logarithms.
+        residuals: (n,) log(measured / leave-one-out prediction) of the blend, ascending.
         noise: standard deviation of the logarithm of repeats; NaN where nothing was repeated.
         report: how it was chosen.
     """
@@ -106,7 +116,7 @@ class AdaptedMetric:
     measured_on: str
     sources: tuple[TargetKey, ...]
     blend: Blend
-    calibration: ResidualQuantiles
+    residuals: np.ndarray
     noise: float
     report: AdaptationReport
 
@@ -116,19 +126,31 @@ class AdaptedMetric:
         return len(self.report.measured)
 
     def predict(self, sources: np.ndarray, features: np.ndarray) -> np.ndarray:
-        """Return noise-free medians (n,) from the sources' medians (n, S) and `device_features` (n, 5)."""
+        """Return noise-free medians (n,) from the sources' medians (n, S) and `DeviceFeatures` (n, 5)."""
         return self.blend.predict(sources, features)
 
     def log_quantiles(self, levels: Sequence[float]) -> np.ndarray:
         """Return log(quantile / median), (q,): the same for every architecture.
 
+        They are the conformal order statistics of `surrogates.calibration`, which takes a second to import.
+
         Raises:
             ValueError: fewer rows than a level needs; says how many are needed.
         """
+        n = len(self.residuals)
+        ranks = [ceil(q * (n + 1) - 1e-9) if q >= 0.5 else floor(q * (n + 1) + 1e-9) for q in levels]
+        if not all(1 <= rank <= n for rank in ranks):
+            self._refuse(levels)
+        return self.residuals[np.array(ranks, int) - 1]
+
+    def _refuse(self, levels: Sequence[float]) -> None:
+        from surrogates.calibration import check_levels
+
         try:
-            return self.calibration.quantiles(levels)[0]
+            check_levels(levels, len(self.residuals))
         except ValueError as error:
             raise ValueError(f"{self.target}: {error}") from error
+        raise AssertionError(levels)
 
     def columns(self, targets: Sequence[TargetKey]) -> np.ndarray:
         """Return where the sources are among a model's targets, (S,).
@@ -214,12 +236,12 @@ class BoundTarget:
         return self.metric.target
 
     @cached_property
-    def _layers(self) -> LayerFeatures:
-        return LayerFeatures(self.space)
+    def _features(self) -> DeviceFeatures:
+        return DeviceFeatures(self.space)
 
     def predict(self, genes: np.ndarray, sources: np.ndarray) -> np.ndarray:
         """Return medians (n,) of canonical genes (n, g), given all medians of the model, (n, T)."""
-        return self.metric.predict(sources[:, self.columns], device_features(self._layers, genes))
+        return self.metric.predict(sources[:, self.columns], self._features(genes))
 
     def log_quantiles(self, genes: np.ndarray, levels: Sequence[float], *, drift: bool = False) -> np.ndarray:
         """Return log(quantile / median), (n, q); `drift` makes no difference: residuals are of values as measured."""

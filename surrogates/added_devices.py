@@ -38,7 +38,7 @@ def target_card(metric: AdaptedMetric, device: AdaptedDevice) -> TargetCard:
             f"(`paretolm adapt`); scores are leave-one-out"
         ),
         n_train=metric.n,
-        scores=flat_scores(report.scores["blend"].to_dict()),
+        scores=flat_scores(report.scores["blend"]),
         winner=f"blend of {shares}",
         noise=metric.noise == metric.noise,
         hardware=device.hardware,

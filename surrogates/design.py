@@ -16,8 +16,7 @@ import numpy as np
 from supernet.architecture import Architecture
 from supernet.encoding import to_genes
 from supernet.space import SearchSpace
-from surrogates.adaptation_terms import device_features
-from surrogates.layer_features import LayerFeatures
+from surrogates.adaptation_terms import DeviceFeatures
 
 METHODS = ("d_optimal", "farthest_point", "random")
 _PRIOR = 0.1  # precision of a coefficient before anything is measured, in measurements
@@ -47,9 +46,9 @@ def propose(
     left = space.num_architectures - len(measured)
     rng = np.random.default_rng(seed)
     candidates = space.sample_unique(min(max(pool, n), max(left, n)), rng, exclude=measured)
-    layers = LayerFeatures(space)
-    table = device_features(layers, to_genes(space, candidates))
-    known = device_features(layers, to_genes(space, measured)) if measured else table[:0]
+    features = DeviceFeatures(space)
+    table = features(to_genes(space, candidates))
+    known = features(to_genes(space, measured)) if measured else table[:0]
     return [candidates[i] for i in choose(table, n, measured=known, method=method, widths=space.n_embd, rng=rng)]
 
 
@@ -60,7 +59,7 @@ def choose(
     """Return the indices of n of the candidates.
 
     Args:
-        features: (m, 5) `adaptation_terms.device_features` of the candidates.
+        features: (m, 5) `adaptation_terms.DeviceFeatures` of the candidates.
         n: how many.
         measured: (r, 5) of what was measured already.
         method: "d_optimal", "farthest_point" or "random".

@@ -13,9 +13,7 @@ from supernet.artifacts import atomic_folder, read_json, restore_folder, write_j
 from supernet.space import SearchSpace
 from surrogates.adaptation_terms import Terms
 from surrogates.adapted import AdaptationReport, AdaptedDevice, AdaptedMetric, Blend
-from surrogates.calibration import ResidualQuantiles, levels_possible
 from surrogates.campaign import TargetKey
-from surrogates.validation import Scores
 
 WHAT, FORMAT = "paretolm device", 1
 _CARD, _ARRAYS = "card.json", "arrays.npz"
@@ -90,6 +88,8 @@ def _card(device: AdaptedDevice, digests: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _metric_card(metric: AdaptedMetric) -> dict[str, Any]:
+    from surrogates.calibration import levels_possible
+
     report = metric.report
     levels = levels_possible(metric.n)
     return {
@@ -102,7 +102,7 @@ def _metric_card(metric: AdaptedMetric) -> dict[str, Any]:
         "best_source": list(report.best_source),
         "log_source": metric.blend.log_source,
         "shares": dict(report.shares),
-        "leave_one_out": {name: score.to_dict() for name, score in report.scores.items()},
+        "leave_one_out": dict(report.scores),
         "quantiles": {f"{q:g}": float(np.exp(v)) for q, v in zip(levels, metric.log_quantiles(levels), strict=True)},
     }
 
@@ -111,7 +111,7 @@ def _arrays(metric: AdaptedMetric) -> dict[str, np.ndarray]:
     blend, report = metric.blend, metric.report
     own = {
         "widths": blend.terms.widths, "coef": blend.coef, "log_affine": blend.log_affine,
-        "floor": np.array(blend.floor), "residuals": metric.calibration.residuals, "log": metric.calibration.log,
+        "floor": np.array(blend.floor), "residuals": metric.residuals,
         "architectures": np.array(report.architectures), "measured": report.measured, "sources": report.sources,
     }  # fmt: skip
     return own | {f"loo.{name}": values for name, values in report.loo.items()}
@@ -148,13 +148,13 @@ def _metric(device: str, name: str, facts: Mapping[str, Any], arrays: Mapping[st
     report = AdaptationReport(
         tuple(own["architectures"].tolist()), own["measured"], own["sources"],
         loo={key.removeprefix("loo."): value for key, value in own.items() if key.startswith("loo.")},
-        scores={key: Scores.from_dict(score) for key, score in facts["leave_one_out"].items()},
+        scores=facts["leave_one_out"],
         shares=facts["shares"], best_source=TargetKey(*facts["best_source"]),
     )  # fmt: skip
     noise = float("nan") if facts["noise"] is None else float(facts["noise"])
     return AdaptedMetric(
         TargetKey(name, device), facts["unit"], facts["workload"], facts["measured_on"], sources, blend,
-        ResidualQuantiles(own["residuals"], own["log"]), noise, report,
+        own["residuals"], noise, report,
     )  # fmt: skip
 
 

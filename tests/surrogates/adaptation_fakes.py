@@ -10,9 +10,8 @@ from surrogate_data import small_space
 from supernet.architecture import Architecture
 from supernet.encoding import to_genes
 from supernet.space import SearchSpace
-from surrogates.adaptation_terms import costs, device_features
+from surrogates.adaptation_terms import DeviceFeatures, costs
 from surrogates.campaign import TargetKey
-from surrogates.layer_features import LayerFeatures
 
 DEVICES = ("a100", "h100", "v100", "cpu-a", "cpu-b")
 
@@ -22,7 +21,7 @@ class FakeModel:
 
     def __init__(self, space: SearchSpace | None = None, *, seed: int = 0) -> None:
         self.space = space or small_space()
-        self.layers = LayerFeatures(self.space)
+        self.features = DeviceFeatures(self.space)
         pairs = [("latency_ms", d) for d in DEVICES] + [("energy_mj", "a100"), ("memory_mib", "a100")]
         self.targets = tuple(TargetKey(*pair) for pair in pairs)
         rng = np.random.default_rng(seed)
@@ -31,14 +30,14 @@ class FakeModel:
         self.level = np.exp(rng.normal(0, 1, len(pairs)))
 
     def predict(self, genes: np.ndarray) -> np.ndarray:
-        table = costs(device_features(self.layers, genes))
+        table = costs(self.features(genes))
         table = table / self._typical
         return np.einsum("nc,nct->nt", table, self.coef[genes[:, 0]]) * self.level
 
     @property
     def _typical(self) -> np.ndarray:
         sizes = to_genes(self.space, [self.space.largest()])
-        return costs(device_features(self.layers, sizes))[0]
+        return costs(self.features(sizes))[0]
 
     def of(self, archs: Sequence[Architecture]) -> np.ndarray:
         return self.predict(to_genes(self.space, archs))
@@ -52,5 +51,5 @@ def near(model: FakeModel, archs: Sequence[Architecture]) -> np.ndarray:
 
 def far(model: FakeModel, archs: Sequence[Architecture]) -> np.ndarray:
     """A device that only sees depth and heads: no source does."""
-    features = device_features(model.layers, to_genes(model.space, archs))
+    features = model.features(to_genes(model.space, archs))
     return 3.0 + 0.5 * features[:, 1] + 0.02 * features[:, 3]

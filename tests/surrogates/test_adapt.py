@@ -9,9 +9,11 @@ from surrogate_data import frame_of, measurements, noisy, sampled, small_space
 from hw_profiles.device import Workload
 from surrogates.adapt import adapt_device, fit_blend
 from surrogates.adapt_input import MIN_ROWS, measured_values
-from surrogates.adaptation_terms import device_features
+from surrogates.adaptation_terms import FEATURES, DeviceFeatures
 from surrogates.adapted import AdaptedDevice
+from surrogates.calibration import LEVELS, ResidualQuantiles
 from surrogates.campaign import TargetKey
+from surrogates.layer_features import LayerFeatures
 from surrogates.targets import Targets
 
 MODEL = FakeModel()
@@ -45,6 +47,14 @@ def error(device: AdaptedDevice, values: object = near) -> float:
     return float(np.abs(predicted(device) / values(MODEL, NEW) - 1).mean())  # type: ignore[operator]
 
 
+def test_features_are_sums_over_the_kept_blocks() -> None:
+    layers, names = LayerFeatures(SPACE), LayerFeatures(SPACE).tree_names
+    expected = layers.trees(MODEL_GENES)[:, [names.index(name) for name in FEATURES]]
+    np.testing.assert_array_equal(MODEL.features(MODEL_GENES), expected)
+    with pytest.raises(ValueError, match="layer_choice='subset'"):
+        DeviceFeatures(small_space(layer_choice="subset"))
+
+
 # --- what it predicts ---------------------------------------------------------------------------------------------
 
 
@@ -53,7 +63,7 @@ def test_a_device_like_the_sources_is_predicted_better_than_from_scratch() -> No
     device = adapt_device(MODEL, [data], name="mybox")
     scores = device.metrics["latency_ms"].report.scores
     assert error(device) < 0.02
-    assert scores["blend"].mape < 0.7 * scores["scratch"].mape
+    assert scores["blend"]["mape"] < 0.7 * scores["scratch"]["mape"]
 
 
 def test_a_device_unlike_all_sources_is_learned_from_scratch() -> None:
@@ -61,7 +71,7 @@ def test_a_device_unlike_all_sources_is_learned_from_scratch() -> None:
     report = device.metrics["latency_ms"].report
     assert sum(report.shares[way] for way in ("source", "source_unit", "nonnegative")) < 0.01
     assert max(report.shares, key=lambda way: report.shares[way]) == "scratch"
-    assert report.scores["source"].mape > 5 * report.scores["scratch"].mape
+    assert report.scores["source"]["mape"] > 5 * report.scores["scratch"]["mape"]
     assert error(device, far) < 0.01
 
 
@@ -75,7 +85,7 @@ def test_more_measurements_predict_better() -> None:
 def test_the_blend_is_the_weighted_mean_of_its_parts() -> None:
     data = measured(n=15)
     sources = MODEL.of(data.archs)[:, :5]
-    features = device_features(MODEL.layers, genes_of(data))
+    features = MODEL.features(genes_of(data))
     blend, found, shares = fit_blend(sources, features, data.y, widths=SPACE.n_embd)
     table = blend.terms(sources, features)
     parts = [
@@ -102,7 +112,7 @@ def test_leave_one_out_predictions_do_not_see_their_row(way: str) -> None:
     changed[4] *= 1.05
     found = {}
     for y in (data.y, changed):
-        sources, features = MODEL.of(data.archs)[:, :5], device_features(MODEL.layers, genes_of(data))
+        sources, features = MODEL.of(data.archs)[:, :5], MODEL.features(genes_of(data))
         candidates = fit_blend(sources, features, y, widths=SPACE.n_embd)[1]
         found[y is data.y] = next(c for c in candidates if c.name == way).loo
     own = abs(found[True][4] / found[False][4] - 1)
@@ -145,6 +155,14 @@ def test_too_few_rows_for_an_interval_says_how_many_are_needed() -> None:
         ValueError, match=r"latency_ms of x: quantiles .* at least 19 rows, there are 10: measure 9 more"
     ):
         metric.log_quantiles((0.05, 0.95))
+
+
+def test_quantiles_are_the_conformal_ones_of_the_leave_one_out_residuals() -> None:
+    metric = adapt_device(MODEL, [measured(n=37)], name="x").metrics["latency_ms"]
+    expected = ResidualQuantiles.of(metric.report.measured, metric.report.loo["blend"]).quantiles(LEVELS)
+    np.testing.assert_allclose(metric.log_quantiles(LEVELS), expected[0], atol=1e-12)
+    with pytest.raises(ValueError, match="quantile level 1: give numbers between 0 and 1"):
+        metric.log_quantiles((1,))
 
 
 # --- from a table -------------------------------------------------------------------------------------------------

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,17 @@ def test_a_saved_device_predicts_exactly_the_same(tmp_path: Path) -> None:
     assert (again.name, again.space, again.hardware, again.command) == ("mybox", MODEL.space, "Intel something", "test")
     assert (new.sources, new.workload, new.unit, new.n) == (old.sources, old.workload, old.unit, 25)
     assert new.report.shares == old.report.shares and new.report.best_source == old.report.best_source
-    assert json.dumps(new.report.scores["scratch"].to_dict()) == json.dumps(old.report.scores["scratch"].to_dict())
+    assert new.report.scores == old.report.scores
+
+
+def test_reading_a_device_needs_no_scikit_learn(tmp_path: Path) -> None:
+    folder = save_device(tmp_path / "mybox", DEVICE)
+    code = (
+        "import sys; from surrogates.device_store import load_device; "
+        f"load_device({str(folder)!r}).metrics['latency_ms'].log_quantiles((0.1, 0.9)); "
+        "print([name for name in ('sklearn', 'torch', 'pandas', 'xgboost', 'scipy') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_the_card_tells_scores_and_sources(tmp_path: Path) -> None:

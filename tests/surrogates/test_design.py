@@ -5,16 +5,15 @@ import pytest
 from surrogate_data import sampled, small_space
 
 from supernet.encoding import to_genes
-from surrogates.adaptation_terms import device_features
+from surrogates.adaptation_terms import DeviceFeatures
 from surrogates.design import METHODS, choose, design_columns, propose
-from surrogates.layer_features import LayerFeatures
 
 SPACE = small_space()
-LAYERS = LayerFeatures(SPACE)
+FEATURES = DeviceFeatures(SPACE)
 
 
 def table(n: int, seed: int = 0) -> np.ndarray:
-    return device_features(LAYERS, to_genes(SPACE, sampled(SPACE, n, seed)))
+    return FEATURES(to_genes(SPACE, sampled(SPACE, n, seed)))
 
 
 def information(rows: np.ndarray) -> float:
