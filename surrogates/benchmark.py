@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from hw_profiles.table import METRICS
+from supernet.encoding import from_genes
 from supernet.space import SearchSpace
 from surrogates.benchmark_files import load_benchmark
 from surrogates.benchmark_targets import Names, TargetList
@@ -30,6 +31,8 @@ from surrogates.query_frame import QueryColumns, stat_name, to_frame, to_records
 if TYPE_CHECKING:
     import pandas as pd
 
+    from hw_profiles.device import Workload
+    from hw_profiles.table import MeasurementTable
     from surrogates.adapted import AdaptedDevice
     from surrogates.benchmark_objective import BenchmarkObjective
 
@@ -143,7 +146,7 @@ class Benchmark:
         medians = self._medians(genes)[:, plan.indices]
         values = self._drawn(medians, genes, plan, noise=noise, seed=seed) if noise or seed is not None else medians
         if plan.levels:
-            logs = self._model.log_quantiles(genes, plan.levels, drift=drift)[:, plan.indices]
+            logs = self._model.log_quantiles(genes, plan.levels, plan.indices, drift=drift)
             stats = [values[:, :, None], medians[:, :, None] * np.exp(logs)]
             values = np.concatenate(stats, axis=2).reshape(len(genes), logs.shape[1] * (1 + logs.shape[2]))
         if out == "numpy":
@@ -182,9 +185,63 @@ class Benchmark:
             self._files.fronts,
         )
 
+    # --- measurements of one's own --------------------------------------------------------------------------------
+
+    def adapt(
+        self, archs: Architectures, measured: Sequence[float], metric: str = "latency_ms", *, name: str,
+        workload: Workload | str, unit: str | None = None,
+    ) -> AdaptedDevice:  # fmt: skip
+        """Predict a device that is not here from a handful of its measurements; see `surrogates.adapt`.
+
+        Args:
+            archs: 10 to 50 architectures in any form, each once.
+            measured: (n,) medians of their repeats.
+            metric: what was measured.
+            name: of the new device.
+            workload: the input, or its id such as "prefill-b1-t128-float32"; it may differ from the shipped ones.
+            unit: of the values; None for the metric's own.
+
+        Returns:
+            The device: `Benchmark(space, extra_devices=[device])` answers for it, `device_store.save_device` keeps it.
+
+        Raises:
+            ValueError: too few values (says how many are needed), values that are not finite and above 0 or in another
+                unit, an architecture twice, a name that is taken, or a metric that no shipped device has.
+        """
+        from surrogates.adapt import adapt_device
+        from surrogates.adapt_input import measured_values
+
+        full = self._targets.metric(metric)
+        known = [from_genes(self.space, row) for row in self._reader.genes(archs)]
+        values = measured_values(known, measured, space=self.space, workload=workload, metric=full, unit=unit)
+        return adapt_device(self._model.model, [values], name=name, reserved=self._targets.devices)
+
+    def evaluate(
+        self, table: MeasurementTable | pd.DataFrame | str | Path | None = None, *, held_out: bool = True
+    ) -> pd.DataFrame:
+        """Return scores of the surrogates, a row for each (metric, device).
+
+        Args:
+            table: measurements to score on, as published; None for the scores that ship with the surrogates (of the
+                test architectures, with the drift of the hour divided out).
+            held_out: leave out rows of `table` that the shipped surrogates were fitted to.
+
+        Raises:
+            ValueError: a table without rows to score.
+        """
+        if table is None:
+            return self.scores
+        from surrogates.benchmark_scores import table_scores
+
+        return table_scores(self._model, self._files.card, table, held_out=held_out)
+
     def genes(self, archs: Architectures) -> np.ndarray:
         """Return canonical genes (n, g) int64 of architectures in any form; see `supernet.encoding`."""
         return self._reader.genes(archs)
+
+    def ids(self, archs: Architectures) -> list[str]:
+        """Return the ids of architectures in any form; `Architecture.from_id` reads them."""
+        return self._ids(self._reader.genes(archs))
 
     def _make_plan(self, metrics: Names, devices: Names, levels: tuple[float, ...], noise: bool) -> _Plan:
         indices = self._targets.select(metrics, devices)
@@ -222,7 +279,7 @@ class Benchmark:
             raise ValueError("noise=True needs a seed: query(..., noise=True, seed=0)")
         names = [f"{target.metric} {target.device}" for target in plan.columns.targets]
         draws = normal_draws(gene_hashes(genes), names, seed=seed)
-        return medians * np.exp(np.nan_to_num(self._model.noise_std(genes)[:, plan.indices]) * draws)
+        return medians * np.exp(np.nan_to_num(self._model.noise_std(genes, plan.indices)) * draws)
 
 
 def _hashable(names: Names) -> str | tuple[str, ...] | None:

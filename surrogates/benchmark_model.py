@@ -80,18 +80,27 @@ class BenchmarkModel:
         values[:, self.n_surrogate :] = self.exact(genes)
         return values
 
-    def log_quantiles(self, genes: np.ndarray, levels: Sequence[float], *, drift: bool) -> np.ndarray:
-        """Return log(quantile / median), (n, A, q); 0 for exact targets."""
-        logs = np.zeros((len(genes), len(self.targets), len(levels)))
-        logs[:, : self.n_model] = self.model.log_quantiles(genes, levels, drift=drift)
-        for i, device in enumerate(self.added, start=self.n_model):
-            logs[:, i] = device.log_quantiles(genes, levels, drift=drift)
+    def log_quantiles(
+        self, genes: np.ndarray, levels: Sequence[float], indices: np.ndarray, *, drift: bool
+    ) -> np.ndarray:  # fmt: skip
+        """Return log(quantile / median) of the targets `indices` (k,), (n, k, q); 0 for exact targets.
+
+        Raises:
+            ValueError: a level that a target cannot give.
+        """
+        logs = np.zeros((len(genes), len(indices), len(levels)))
+        shipped = indices < self.n_model
+        if shipped.any():
+            logs[:, shipped] = self.model.log_quantiles(genes, levels, drift=drift)[:, indices[shipped]]
+        for place, i in enumerate(indices.tolist()):
+            if self.n_model <= i < self.n_surrogate:
+                logs[:, place] = self.added[i - self.n_model].log_quantiles(genes, levels, drift=drift)
         return logs
 
-    def noise_std(self, genes: np.ndarray) -> np.ndarray:
-        """Return the standard deviation of the logarithm of repeats, (n, A); NaN where there is none."""
+    def noise_std(self, genes: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        """Return the standard deviation of the logarithm of repeats of some targets, (n, k); NaN without repeats."""
         std = np.full((len(genes), len(self.targets)), np.nan)
         std[:, : self.n_model] = self.model.noise_std(genes)
         for i, device in enumerate(self.added, start=self.n_model):
             std[:, i] = device.noise_std(genes)
-        return std
+        return std[:, indices]
