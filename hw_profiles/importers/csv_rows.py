@@ -2,7 +2,8 @@
 
 Columns, in any order (others are ignored):
 
-- space: name of a shipped space ("gpt-s"), of a litgpt config, or the path of a space file; not needed where one is given for all rows
+- space: name of a shipped space ("gpt-s"), of a litgpt config, or the path of a space file; not needed
+  where one is given for all rows
 - architecture: an id ("e64-l0_2-h4x3-f256x3-b1"), a JSON mapping, or HW-GPT-Bench's own string ("gpt-s-10-192-...")
 - metric: latency_ms, energy_mj, memory_mib, perplexity, ...
 - unit: of the values: s, ms, us; J, mJ, Wh, kWh; MB, MiB, GiB, bytes; 1; one unit a metric, device and workload

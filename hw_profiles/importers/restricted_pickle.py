@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 _NUMERIC = "biuf"  # kinds of numpy types: bool, signed, unsigned, float
+_LEAVES = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 
 class RefusedPickleError(ValueError):
@@ -152,7 +153,7 @@ class _Plain:
         self._seen: dict[int, Any] = {}
 
     def __call__(self, value: Any) -> Any:
-        if value is None or isinstance(value, (float, int, str, bool, bytes, complex)):
+        if type(value) in _LEAVES:
             return value
         if id(value) not in self._seen:
             self._seen[id(value)] = self._container(value)
@@ -164,7 +165,7 @@ class _Plain:
         if isinstance(value, dict):
             return {self(key): self(item) for key, item in value.items()}
         if isinstance(value, (list, tuple, set, frozenset)):
-            return type(value)(self(item) for item in value)
+            return value if _LEAVES.issuperset(map(type, value)) else type(value)(map(self, value))
         raise TypeError(f"holds a {type(value).__name__}, which is no plain data")
 
 

@@ -149,7 +149,7 @@ class FakeBenchmark:
         )
         write("energy_codecarbon", self._long(
             [d for d in (*GPUS, *CPUS) if d not in NO_CODECARBON],
-            lambda d, i: {f"energy_wh_{k}": np.float32(self.latency[d][i][f"{k}_energy_{d[:3] if d in CPUS else 'gpu'}"])
+            lambda d, i: {f"energy_wh_{k}": np.float32(self.latency[d][i][f"{k}_energy_{kind_of(d)}"])
                           for k in ("mean", "std")},
         ))  # fmt: skip
         memory = {"bfloat16_memory_mb": "a100", "float16_memory_mb": "rtx2080"}
@@ -172,6 +172,10 @@ class FakeBenchmark:
         row, kind = self.latency[device][i], "cpu" if device in CPUS else "gpu"
         pairs = zip(row[f"times_profiler_{kind}"], row[f"unit_{kind}"], strict=True)
         return [float(np.float32(v * 1000 if unit == "s" else v)) for v, unit in pairs]
+
+
+def kind_of(device):
+    return "cpu" if device in CPUS else "gpu"
 
 
 def bits13(values):
