@@ -24,7 +24,7 @@ from surrogates.quantile_grid import POINTS, QuantileGrid
 from surrogates.scale import KINDS, ScaleModel
 
 _CHOICE_LEVELS = np.arange(1, 40) / 40  # where held-out scores are integrated
-_GAIN = 0.005  # a richer scale must be better by this share
+_SURE = 1.0  # standard errors by which a richer scale must be better
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class NormalisedQuantiles:
         for i, (_, held) in enumerate(KFold(folds, shuffle=True, random_state=seed).split(residuals)):
             fold[held] = i
         scales = {kind: _held_out_scale(residuals, widths, F, fold, kind) for kind in kinds}
-        losses = np.array([_held_out_loss(residuals, scales[kind], fold) for kind in kinds])  # (kinds, t)
-        best = [_choice(column) for column in losses.T]
+        losses = np.stack([_held_out_loss(residuals, scales[kind], fold) for kind in kinds])  # (kinds, n, t)
+        best = [_choice(losses[:, :, i]) for i in range(losses.shape[2])]
         chosen = [kinds[i] for i in best]
         own = np.column_stack([scales[kind][:, i] for i, kind in enumerate(chosen)])
         scale = ScaleModel.fit(np.abs(residuals), widths, F, kinds=chosen)
@@ -232,26 +232,25 @@ def _held_out_scale(
 
 
 def _held_out_loss(residuals: np.ndarray, scale: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Return the mean pinball loss (t,) of scale x quantiles of the normalised residuals of other folds."""
-    total, rows = np.zeros(residuals.shape[1]), np.zeros(residuals.shape[1])
+    """Return the mean pinball loss (n, t) of scale x quantiles of the normalised residuals of other folds, or NaN."""
+    loss = np.full(residuals.shape, np.nan)
     normalised = residuals / scale
     for i in np.unique(fold):
-        held = fold == i
+        held = np.flatnonzero(fold == i)
         for t in range(residuals.shape[1]):
-            others, r = normalised[~held, t], residuals[held, t]
-            others, here = others[~np.isnan(others)], ~np.isnan(r)
-            if len(others) and here.any():
-                q = np.quantile(others, _CHOICE_LEVELS) * scale[held, t][here, None]
-                error = r[here, None] - q
-                total[t] += np.maximum(_CHOICE_LEVELS * error, (_CHOICE_LEVELS - 1) * error).mean(axis=1).sum()
-                rows[t] += here.sum()
-    return total / np.maximum(rows, 1)
+            others = normalised[fold != i, t]
+            others = others[~np.isnan(others)]
+            if len(others):
+                error = residuals[held, t, None] - np.quantile(others, _CHOICE_LEVELS) * scale[held, t, None]
+                loss[held, t] = np.maximum(_CHOICE_LEVELS * error, (_CHOICE_LEVELS - 1) * error).mean(axis=1)
+    return loss
 
 
 def _choice(losses: np.ndarray) -> int:
-    """Return the first of losses (simple scales first) that no later one beats by more than `_GAIN`."""
-    best = 0
+    """Return the first of losses (kinds, n), simple kinds first, that no later one is better than for sure."""
+    best, rows = 0, ~np.isnan(losses).any(axis=0)
     for i in range(1, len(losses)):
-        if losses[i] < (1 - _GAIN) * losses[best]:
+        gain = losses[best, rows] - losses[i, rows]
+        if len(gain) > 1 and gain.mean() > _SURE * gain.std(ddof=1) / np.sqrt(len(gain)):
             best = i
     return best
