@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hw_profiles.device import Workload
-from hw_profiles.importers.hwgpt_protocol import DEVICES
+from hw_profiles.importers.hwgpt_devices import DEVICES
 from hw_profiles.table import ANY_DEVICE, METRICS
 from surrogates.campaign import TargetKey
 from surrogates.exact_costs import EXACT_METRICS

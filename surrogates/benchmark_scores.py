@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from hw_profiles.importers.hwgpt_protocol import SCALES, bucket
+from hw_profiles.importers.hwgpt_devices import SCALES
+from hw_profiles.importers.hwgpt_protocol import bucket
 from hw_profiles.table import MeasurementTable
 from supernet.encoding import from_genes
 from surrogates.benchmark_card import BenchmarkCard, flat_scores

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, Union
 
 import numpy as np
 
-from hw_profiles.importers.hwgpt_protocol import SCALES, architecture_from_canonical, architecture_from_hwgpt
+from hw_profiles.importers.hwgpt_devices import SCALES
+from hw_profiles.importers.hwgpt_protocol import architecture_from_canonical, architecture_from_hwgpt
 from supernet.architecture import Architecture, parse_architecture
 from supernet.encoding import genes_of
 from supernet.space import SearchSpace

@@ -32,9 +32,9 @@ def fake_space(name: str = "small") -> SearchSpace:
 class FakeModel:
     """Medians that are sums over genes; counts the rows that it was asked for."""
 
-    def __init__(self, space: SearchSpace) -> None:
+    def __init__(self, space: SearchSpace, targets: Sequence[TargetKey] = TARGETS) -> None:
         self.space = space
-        self.targets = TARGETS
+        self.targets = tuple(targets)
         self.rows_asked = 0
         self.lock = threading.Lock()
 
@@ -43,26 +43,26 @@ class FakeModel:
         with self.lock:
             self.rows_asked += len(genes)
         size = 1 + genes[:, 0] + 0.1 * (genes[:, 3:] * np.arange(1, genes.shape[1] - 2)).sum(axis=1)
-        return size[:, None] * np.arange(1.0, 9.0)
+        return size[:, None] * np.arange(1.0, len(self.targets) + 1)
 
     def log_quantiles(self, genes: np.ndarray, levels: Sequence[float], *, drift: bool = False) -> np.ndarray:
         spread = (0.1 if drift else 0.01) * (1 + genes[:, :1, None])
-        return np.asarray(spread * (np.asarray(levels) - 0.5)).repeat(len(TARGETS), axis=1)
+        return np.asarray(spread * (np.asarray(levels) - 0.5)).repeat(len(self.targets), axis=1)
 
     def noise_std(self, genes: np.ndarray) -> np.ndarray:
-        return np.tile(NOISE, (len(genes), 1))
+        return np.tile(np.resize(NOISE, len(self.targets)), (len(genes), 1))
 
 
-def fake_card(space: SearchSpace) -> BenchmarkCard:
+def fake_card(space: SearchSpace, targets: Sequence[TargetKey] = TARGETS) -> BenchmarkCard:
     scores = {"n": 100.0, "r2": 0.99, "kendall": 0.95, "mape": 1.0, "coverage90": 0.9, "kendall_within_width": 0.8}
     cards = [
         TargetCard(target, "prefill-b8-t64-bfloat16", "ten passes", 800, scores, winner="blend", noise=bool(std == std))
-        for target, std in zip(TARGETS, NOISE, strict=True)
+        for target, std in zip(targets, np.resize(NOISE, len(targets)), strict=True)
     ]
     return BenchmarkCard(space.name, "Fakes for tests.", cards, ("Nothing is odd.",))
 
 
-def fake_files(space: SearchSpace | None = None) -> BenchmarkFiles:
+def fake_files(space: SearchSpace | None = None, targets: Sequence[TargetKey] = TARGETS) -> BenchmarkFiles:
     space = space or fake_space()
     front = ReferenceFront(
         np.array([[1.0, 9.0], [2.0, 4.0]]), np.array([1.0, 4.0]), np.array([2.0, 9.0]), np.zeros((2, 11), np.int64)
@@ -71,4 +71,4 @@ def fake_files(space: SearchSpace | None = None) -> BenchmarkFiles:
         {("perplexity", "latency_ms@a100"): front},
         {"perplexity": (1.0, 3.0), "latency_ms@a100": (3.0, 9.0), "accuracy": (-0.4, -0.1)},
     )
-    return BenchmarkFiles(space, BenchmarkModel(FakeModel(space)), fake_card(space), fronts)
+    return BenchmarkFiles(space, BenchmarkModel(FakeModel(space, targets)), fake_card(space, targets), fronts)
