@@ -195,7 +195,7 @@ def draw(output: Path, tests: dict[str, list[TargetTest]], reports: Sequence[Tar
         others = [test for test in group if test.metric not in ("latency_ms", "energy_mj")]
         figures |= {
             f"latency_{space}": predicted_figure(latency, title=f"{space}: latency (ms)", columns=5),
-            f"energy_{space}": predicted_figure(energy, title=f"{space}: energy (mJ)", columns=5),
+            f"energy_{space}": predicted_figure(energy, title=f"{space}: energy (J)", columns=5),
             f"others_{space}": predicted_figure(others, title=f"{space}: memory and quality", columns=4),
             f"devices_{space}": device_figure(latency, title=f"{space}: how devices rank the same networks by latency"),
             f"errors_{space}": error_figure(

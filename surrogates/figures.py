@@ -33,13 +33,14 @@ if TYPE_CHECKING:
 
 _WIDTHS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D"), (VERMILLION, "v"))
 NOMINAL = np.arange(0.05, 0.951, 0.05)
-_UNITS = {"latency_ms": "ms", "energy_mj": "mJ", "host_energy_mj": "mJ", "memory_mib": "MiB", "accuracy": "share"}
+_UNITS = {"latency_ms": "ms", "energy_mj": "J", "host_energy_mj": "J", "memory_mib": "MiB", "accuracy": "share"}
+_FACTORS = {"energy_mj": 1e-3, "host_energy_mj": 1e-3}  # to the unit that is shown
 _LABELS = {"latency_ms": "Latency", "energy_mj": "Energy", "host_energy_mj": "Energy of the whole host",
            "memory_mib": "Memory", "perplexity": "Perplexity", "accuracy": "Next-token accuracy"}  # fmt: skip
 
 
 def metric_label(metric: str) -> str:
-    """Return what a metric is called in a figure, with its unit."""
+    """Return what a metric is called in a figure, with the unit that is shown there (energy in J)."""
     name, unit = _LABELS.get(metric, metric.replace("_", " ")), _UNITS.get(metric)
     return f"{name} ({unit})" if unit else name
 
@@ -51,12 +52,13 @@ def predicted_figure(tests: Sequence[TargetTest], *, title: str, columns: int = 
         ValueError: no targets.
     """
     _check(tests)
-    rows = -(-len(tests) // columns)
+    rows, several = -(-len(tests) // columns), len({test.metric for test in tests}) > 1
     with styled():
         figure = new_figure(2.55 * min(columns, len(tests)), 2.45 * rows + 0.75)
         grid = figure.subplots(rows, min(columns, len(tests)), squeeze=False).ravel()
         for axes, test in zip(grid, tests, strict=False):
             _scatter(axes, test)
+            axes.set_title(_panel_title(test, with_metric=several), fontsize=9)
         for axes in grid[len(tests) :]:
             axes.axis("off")
         handles, labels = grid[0].get_legend_handles_labels()
@@ -80,7 +82,7 @@ def calibration_figure(tests: Mapping[str, Sequence[TargetTest]], *, title: str)
     for group in tests.values():
         _check(group)
     with styled():
-        figure = new_figure(3.1 * len(tests), 3.5)
+        figure = new_figure(max(3.1 * len(tests), 5.2), 3.5)
         for axes, (name, group) in zip(figure.subplots(1, len(tests), squeeze=False)[0], tests.items(), strict=True):
             curves = np.array([coverage_curve(test) for test in group])
             axes.plot([0, 1], [0, 1], color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=5)
@@ -206,22 +208,28 @@ def cluster_order(similarity: np.ndarray) -> np.ndarray:
 
 
 def _scatter(axes: Axes, test: TargetTest) -> None:
-    ends = np.array([min(test.adjusted.min(), test.predicted.min()), max(test.adjusted.max(), test.predicted.max())])
+    factor = _FACTORS.get(test.metric, 1.0)
+    measured, predicted = factor * test.adjusted, factor * test.predicted
+    ends = np.array([min(measured.min(), predicted.min()), max(measured.max(), predicted.max())])
     axes.plot(ends, ends, color=MUTED, linewidth=0.8, zorder=1)
     for (color, marker), width in zip(_WIDTHS, np.unique(test.widths), strict=False):
         rows = test.widths == width
         axes.scatter(
-            test.adjusted[rows], test.predicted[rows], s=5, marker=marker, color=color, alpha=0.55, linewidths=0,
+            measured[rows], predicted[rows], s=5, marker=marker, color=color, alpha=0.55, linewidths=0,
             label=f"width {width:g}", zorder=2,
         )  # fmt: skip
-    tau, error = kendall(test.adjusted, test.predicted), np.abs(test.predicted / test.adjusted - 1)
+    tau, error = kendall(measured, predicted), np.abs(predicted / measured - 1)
     axes.text(0.05, 0.95, f"tau {tau:.3f}\nMAPE {100 * error.mean():.2f} %", transform=axes.transAxes, va="top",
               fontsize=7.5, color=MUTED)  # fmt: skip
     axes.set(xscale="log", yscale="log", xlim=ends * [0.94, 1.06], ylim=ends * [0.94, 1.06])
     axes.set_aspect("equal", adjustable="box")
-    name = test.device if test.device != "any" else metric_label(test.metric)
-    axes.set_title(name, fontsize=9)
     plain_ticks(axes, y=True)
+
+
+def _panel_title(test: TargetTest, *, with_metric: bool) -> str:
+    if test.device == "any":
+        return metric_label(test.metric)
+    return f"{metric_label(test.metric)}, {test.device}" if with_metric else test.device
 
 
 def _errors(axes: Axes, reports: Sequence[TargetReport]) -> None:

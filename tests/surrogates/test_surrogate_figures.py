@@ -1,5 +1,6 @@
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 
 import matplotlib as mpl
 import numpy as np
@@ -77,7 +78,7 @@ def test_every_target_has_a_panel_with_its_name_and_scores() -> None:
     figure = FIGURES["predicted"]()
     found = texts(figure)
     for test, report in zip(TESTS, REPORTS, strict=True):
-        assert test.device in found
+        assert f"Latency (ms), {test.device}" in found
         assert f"tau {report.adjusted.kendall:.3f}\nMAPE {report.adjusted.mape:.2f} %" in found
     assert "Perplexity" in found
     assert sum(axes.axison for axes in figure.axes) == 5
@@ -135,3 +136,13 @@ def test_metrics_are_called_by_name_and_unit() -> None:
     assert metric_label("latency_ms") == "Latency (ms)"
     assert metric_label("perplexity") == "Perplexity"
     assert metric_label("kv_cache_mib") == "kv cache mib"
+    assert metric_label("energy_mj") == "Energy (J)"
+
+
+def test_energy_is_drawn_in_joules_and_panels_of_one_metric_are_called_by_device() -> None:
+    energy = replace(TESTS[0], metric="energy_mj")
+    figure = predicted_figure([energy], title="x")
+    assert "a100" in texts(figure)
+    points = np.concatenate([np.asarray(c.get_offsets()) for c in figure.axes[0].collections])
+    assert points[:, 0].max() == pytest.approx(1e-3 * energy.adjusted.max())
+    assert points[:, 1].max() == pytest.approx(1e-3 * energy.predicted.max())
