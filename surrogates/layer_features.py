@@ -41,12 +41,11 @@ class LayerFeatures:
             )
         self.space = space
         self.sizes = np.array([len(gene.choices) for gene in genes_of(space)], np.int64)
-        self._head_size = space.model_config.head_size
-        self._depths = np.array(space.n_layer, np.int64)
-        self._embd = np.array(space.n_embd, float)
-        self._heads = np.array([h for h, _ in space.attention_choices], float)
-        self._groups = np.array([g for _, g in space.attention_choices], float)
-        self._neurons = np.array([space.mlp_choices(width) for width in space.n_embd], float)  # (widths, choices)
+        self.head_size = space.model_config.head_size
+        self.depths = np.array(space.n_layer, np.int64)
+        self.embd = np.array(space.n_embd, float)
+        self.heads = np.array([h for h, _ in space.attention_choices], float)
+        self.neurons = np.array([space.mlp_choices(width) for width in space.n_embd], float)  # (widths, choices)
         self._blocks = np.arange(space.max_layer)
         self.linear_names = self._linear_names()
         self.position_names = self._position_names()
@@ -66,7 +65,7 @@ class LayerFeatures:
                 f"genes of shape {table.shape} and type {table.dtype}: space {self.space.name!r} takes integers (n, "
                 f"{len(self.sizes)}) in the order {names[0]}, {names[1]}, ..., {names[-1]}"
             )
-        active = self._active(np.clip(table, 0, self.sizes - 1))
+        active = self.active(np.clip(table, 0, self.sizes - 1))
         bad = ((table < 0) | (table >= self.sizes)) & active
         if bad.any():
             row, column = (int(i) for i in np.argwhere(bad)[0])
@@ -87,18 +86,18 @@ class LayerFeatures:
 
         The number of blocks is the sum over kinds of attention, so the first kind of MLP would repeat it.
         """
-        attention, mlp = self._counts(genes)
-        bias = self._bias(genes)
+        attention, mlp = self.counts(genes)
+        bias = self.bias(genes)
         return np.concatenate([bias, attention, mlp[:, 1:], bias * attention, bias * mlp[:, 1:]], axis=1)
 
     def positions(self, genes: np.ndarray) -> np.ndarray:
         """Return which choice each block has, (n, k) float64 of 0 and 1; first choices and missing blocks are 0."""
         L = self.space.max_layer
         attention, mlp = genes[:, 3 : 3 + L], genes[:, 3 + L :]
-        depth = genes[:, 2:3] == np.arange(1, len(self._depths))
+        depth = genes[:, 2:3] == np.arange(1, len(self.depths))
         parts = [depth]
-        parts += [attention == choice for choice in range(1, len(self._heads))]
-        parts += [mlp == choice for choice in range(1, self._neurons.shape[1])]
+        parts += [attention == choice for choice in range(1, len(self.heads))]
+        parts += [mlp == choice for choice in range(1, self.neurons.shape[1])]
         return np.concatenate(parts, axis=1).astype(float)
 
     def trees(self, genes: np.ndarray, *, positions: bool = False) -> np.ndarray:
@@ -106,16 +105,16 @@ class LayerFeatures:
 
         With `positions` also heads and MLP choice of every block, and their running sums: for perplexity.
         """
-        depth = self._depths[genes[:, 2]].astype(float)[:, None]
-        width, bias = self._embd[genes[:, 0]][:, None], self._bias(genes)
-        attention, mlp = self._counts(genes)
+        depth = self.depths[genes[:, 2]].astype(float)[:, None]
+        width, bias = self.embd[genes[:, 0]][:, None], self.bias(genes)
+        attention, mlp = self.counts(genes)
         active = self._blocks < depth
         L = self.space.max_layer
-        heads = self._heads[genes[:, 3 : 3 + L]] * active
-        neurons = self._neurons[genes[:, :1], genes[:, 3 + L :]] * active
+        heads = self.heads[genes[:, 3 : 3 + L]] * active
+        neurons = self.neurons[genes[:, :1], genes[:, 3 + L :]] * active
         head_parts, neuron_parts = self._by_part(heads), self._by_part(neurons)
         all_heads, all_neurons = head_parts.sum(axis=1, keepdims=True), neuron_parts.sum(axis=1, keepdims=True)
-        work = width * (2 * self._head_size * all_heads + all_neurons)  # grows as the weights of the blocks do
+        work = width * (2 * self.head_size * all_heads + all_neurons)  # grows as the weights of the blocks do
         columns = [width, depth, bias, attention, mlp, all_heads, all_neurons, work, head_parts, neuron_parts]
         if positions:
             ratios = (genes[:, 3 + L :] + 1.0) * active
@@ -124,21 +123,23 @@ class LayerFeatures:
 
     def raw(self, genes: np.ndarray) -> np.ndarray:
         """Return the genes themselves as numbers, (n, g) float32, -1 where inactive: what a naive surrogate sees."""
-        return np.where(self._active(genes), genes, -1).astype(np.float32)
+        return np.where(self.active(genes), genes, -1).astype(np.float32)
 
-    def _active(self, genes: np.ndarray) -> np.ndarray:
-        kept = self._blocks < self._depths[genes[:, 2]][:, None]
+    def active(self, genes: np.ndarray) -> np.ndarray:
+        """Return which genes are of the whole network or of a block that is kept, (n, g) bool."""
+        kept = self._blocks < self.depths[genes[:, 2]][:, None]
         return np.concatenate([np.ones((len(genes), 3), bool), kept, kept], axis=1)
 
-    def _bias(self, genes: np.ndarray) -> np.ndarray:
+    def bias(self, genes: np.ndarray) -> np.ndarray:
+        """Return 1 for networks with biases, (n, 1) float64."""
         return np.asarray(self.space.bias_choices, float)[genes[:, 1]][:, None]
 
-    def _counts(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def counts(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return numbers of blocks of each kind of attention (n, a) and of MLP (n, m)."""
         L = self.space.max_layer
-        depth = self._depths[genes[:, 2]]
+        depth = self.depths[genes[:, 2]]
         attention, mlp = genes[:, 3 : 3 + L], genes[:, 3 + L :]
-        return _count(attention, len(self._heads), depth), _count(mlp, self._neurons.shape[1], depth)
+        return _count(attention, len(self.heads), depth), _count(mlp, self.neurons.shape[1], depth)
 
     def _by_part(self, values: np.ndarray) -> np.ndarray:
         """Return sums over each part of the depth of the supernet, (n, _PARTS)."""
@@ -146,14 +147,14 @@ class LayerFeatures:
         return np.asarray(np.add.reduceat(values, np.unique(starts), axis=1))
 
     def _linear_names(self) -> tuple[str, ...]:
-        attention = [f"blocks_attention={i}" for i in range(len(self._heads))]
-        mlp = [f"blocks_mlp={i}" for i in range(1, self._neurons.shape[1])]
+        attention = [f"blocks_attention={i}" for i in range(len(self.heads))]
+        mlp = [f"blocks_mlp={i}" for i in range(1, self.neurons.shape[1])]
         both = [*attention, *mlp]
         return ("bias", *both, *(f"bias*{name}" for name in both))
 
     def _position_names(self) -> tuple[str, ...]:
         L, names = self.space.max_layer, [f"n_layer={d}" for d in self.space.n_layer[1:]]
-        for kind, choices in (("attention", len(self._heads)), ("mlp", self._neurons.shape[1])):
+        for kind, choices in (("attention", len(self.heads)), ("mlp", self.neurons.shape[1])):
             names += [f"{kind}_{i:02}={choice}" for choice in range(1, choices) for i in range(L)]
         return tuple(names)
 
@@ -162,8 +163,8 @@ class LayerFeatures:
         kinds = ("n_head", "mlp", "sum_n_head_to", "sum_mlp_to") if positions else ()
         return (
             "n_embd", "n_layer", "bias",
-            *(f"blocks_attention={i}" for i in range(len(self._heads))),
-            *(f"blocks_mlp={i}" for i in range(self._neurons.shape[1])),
+            *(f"blocks_attention={i}" for i in range(len(self.heads))),
+            *(f"blocks_mlp={i}" for i in range(self.neurons.shape[1])),
             "sum_n_head", "sum_intermediate_size", "block_weights",
             *(f"sum_n_head_part_{i}" for i in parts), *(f"sum_intermediate_size_part_{i}" for i in parts),
             *(f"{kind}_{i:02}" for kind in kinds for i in range(self.space.max_layer)),

@@ -23,7 +23,7 @@ from surrogates.drift import Series, drift_and_fit
 from surrogates.layer_features import LayerFeatures
 from surrogates.noise import repeat_std
 from surrogates.quantile_grid import POINTS, QuantileGrid
-from surrogates.space_model import Residual, SpaceModel, Spread, Trend
+from surrogates.space_model import TABLES, Residual, SpaceModel, Spread, Trend
 from surrogates.trend_fit import fit_logs, fit_sums, predict_linear
 from surrogates.validation import Scores, scores
 
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 LINEAR, BY_WIDTH, POSITIONS = "linear", "linear_by_width", "positions_by_width"
 RAW_TREES, TREES, BLEND = "xgboost_raw_genes", "xgboost", "blend"
+MEMORY_METRIC = "memory_mib"
 _LEAST_BY_WIDTH = POINTS  # residuals of a width that its own quantiles need
 _CLIP = 4.0  # standard deviations a residual may count for in the trees
 
@@ -57,6 +58,7 @@ class TreeSettings:
 
 
 HARDWARE = TreeSettings()
+MEMORY = TreeSettings(n_estimators=600, min_child_weight=10, colsample_bytree=0.5)
 QUALITY = TreeSettings(
     n_estimators=600, max_depth=5, learning_rate=0.03, min_child_weight=10, colsample_bytree=0.4, subsample=0.7
 )
@@ -119,8 +121,7 @@ class SpaceFit:
         self.n_widths = len(data.space.n_embd)
         self.sums = self.features.linear(data.genes)
         self.places = np.hstack([self.sums, self.features.positions(data.genes)])
-        self.trees = self.features.trees(data.genes)
-        self.place_trees = self.features.trees(data.genes, positions=True)
+        self.tables = {name: table(self.features, data.genes) for name, table in TABLES.items()}
         self.raw = self.features.raw(data.genes)
 
     def fit(self) -> tuple[SpaceModel, list[TargetFit]]:
@@ -166,7 +167,7 @@ class SpaceFit:
     def _drift(self, key: TargetKey, values: np.ndarray, measured: np.ndarray) -> np.ndarray:
         """Return the log drift of all rows, from training rows; 0 for metrics that no clock can touch."""
         drift = np.zeros(len(values))
-        if not METRICS[key.metric].per_device or key.metric == "memory_mib":
+        if not METRICS[key.metric].per_device or key.metric == MEMORY_METRIC:
             return drift
         rows = np.flatnonzero(measured)
         known, widths = self.train[rows], self.widths[rows]
@@ -194,7 +195,7 @@ class SpaceFit:
         """Fit a candidate to rows of the campaign and predict others, in the metric's unit."""
         floor = 0.1 * y.min()
         if name in (RAW_TREES, TREES):
-            table = self.raw if name == RAW_TREES else (self.trees if _is_hardware(key) else self.place_trees)
+            table = self.raw if name == RAW_TREES else self.tables[_table(key)]
             return self._single_trees(table, key, train, y, test)
         if name == POSITIONS:
             coef = fit_logs(self.places[train], self.widths[train], np.log(y), n_widths=self.n_widths)
@@ -210,7 +211,8 @@ class SpaceFit:
         """Return terms of a cost that do not know the width as a class: the linear baseline, (n, 6)."""
         names = self.features.tree_names
         width, depth, bias, work = (
-            self.trees[:, names.index(n)].astype(float) for n in ("n_embd", "n_layer", "bias", "block_weights")
+            self.tables["layers"][:, names.index(n)].astype(float)
+            for n in ("n_embd", "n_layer", "bias", "block_weights")
         )
         return np.column_stack([width, depth, bias * depth, width * depth, width**2, work])
 
@@ -231,24 +233,24 @@ class SpaceFit:
 
     def _settings(self, keys: Sequence[TargetKey], n: int) -> TreeSettings:
         if _is_hardware(keys[0]):
-            return HARDWARE
+            return MEMORY if keys[0].metric == MEMORY_METRIC else HARDWARE
         return QUALITY if n >= _SMALL_ROWS else SMALL
 
     # --- trees on the residuals of a group ----------------------------------------------------------------------------
 
     def _groups(self, prepared: Mapping[TargetKey, _Rows]) -> list[list[TargetKey]]:
         """Return targets that share rows and kind: they can share trees."""
-        groups: dict[tuple[bool, bytes], list[TargetKey]] = {}
+        groups: dict[tuple[str, bytes], list[TargetKey]] = {}
         for key, item in prepared.items():
-            groups.setdefault((_is_hardware(key), item.rows.tobytes()), []).append(key)
+            groups.setdefault((_table(key), item.rows.tobytes()), []).append(key)
         return list(groups.values())
 
     def _fit_trees(
         self, keys: list[TargetKey], prepared: Mapping[TargetKey, _Rows]
     ) -> tuple[Residual | None, dict[TargetKey, float]]:
         """Fit one booster to the log residuals of the best trend of each target; adds the blend to the candidates."""
-        rows, hardware = prepared[keys[0]].rows, _is_hardware(keys[0])
-        table = (self.trees if hardware else self.place_trees)[rows]
+        rows = prepared[keys[0]].rows
+        table = self.tables[_table(keys[0])][rows]
         widths = self.widths[rows]
         trends = [prepared[key].predicted[_best_trend(prepared[key])] for key in keys]
         left = np.column_stack([np.log(prepared[key].y / t) for key, t in zip(keys, trends, strict=True)])
@@ -271,7 +273,7 @@ class SpaceFit:
             return None, shares
         booster = self._boost(settings, table, Z[:, used])
         columns = np.array([self.data.targets.index(keys[i]) for i in used])
-        return Residual(booster, columns, scale[:, used] * share[used], positions=not hardware), shares
+        return Residual(booster, columns, scale[:, used] * share[used], _table(keys[0])), shares
 
     # --- what is shipped ----------------------------------------------------------------------------------------------
 
@@ -336,6 +338,13 @@ def quantiles_by_width(residuals: np.ndarray, widths: np.ndarray, n_widths: int)
 
 def _is_hardware(key: TargetKey) -> bool:
     return METRICS[key.metric].per_device
+
+
+def _table(key: TargetKey) -> str:
+    """Return which features the trees of a target split on, a name in `TABLES`."""
+    if not _is_hardware(key):
+        return "positions"
+    return "packing" if key.metric == MEMORY_METRIC else "layers"
 
 
 def _best_trend(item: _Rows) -> str:

@@ -9,8 +9,9 @@ Shapes: n rows, g genes, T targets, W widths, K trend features, q levels, Q leve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import xgboost as xgb
@@ -18,7 +19,13 @@ import xgboost as xgb
 from supernet.space import SearchSpace
 from surrogates.campaign import TargetKey
 from surrogates.layer_features import LayerFeatures
+from surrogates.packing_features import packing
 
+TABLES: Mapping[str, Callable[[LayerFeatures, np.ndarray], np.ndarray]] = {
+    "layers": LayerFeatures.trees,
+    "positions": partial(LayerFeatures.trees, positions=True),
+    "packing": packing,
+}
 _CHUNK = 16384  # rows at a time: bounds the memory of large batches
 
 
@@ -45,14 +52,14 @@ class Residual:
         booster: gives (n, t), standardised.
         targets: (t,) indices of the targets.
         scale: (W, t) standard deviation x share of the residual that the trees are trusted with.
-        positions: whether the trees also see where in the network a block is.
+        table: which features the trees split on: one of `TABLES`.
         outputs: (t,) which of the booster's outputs is whose; None for all in order.
     """
 
     booster: xgb.Booster
     targets: np.ndarray
     scale: np.ndarray
-    positions: bool
+    table: str
     outputs: np.ndarray | None = None
 
     def of_targets(self, columns: np.ndarray) -> Residual:
@@ -62,7 +69,7 @@ class Residual:
         ]
         new, own = (np.array(side) for side in zip(*places, strict=True))
         outputs = own if self.outputs is None else self.outputs[own]
-        return Residual(self.booster, new, self.scale[:, own], self.positions, outputs)
+        return Residual(self.booster, new, self.scale[:, own], self.table, outputs)
 
     def predict(self, trees: np.ndarray, widths: np.ndarray) -> np.ndarray:
         """Return what is to be added to the log of the trend, (n, t)."""
@@ -168,7 +175,7 @@ class SpaceModel:
     def _predict(self, genes: np.ndarray) -> np.ndarray:
         logs = trend_logs(self.trend, self.features, genes)
         for part in self.residuals:
-            trees = self.features.trees(genes, positions=part.positions)
+            trees = TABLES[part.table](self.features, genes)
             logs[:, part.targets] += part.predict(trees, self.features.widths(genes))
         return np.exp(logs)
 

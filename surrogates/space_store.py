@@ -14,6 +14,7 @@ import xgboost as xgb
 from supernet.artifacts import atomic_folder, read_json, versions, write_json
 from supernet.space import SearchSpace
 from surrogates.campaign import TargetKey
+from surrogates.packing_features import packing_names
 from surrogates.space_model import Residual, SpaceModel, Spread, Trend
 
 FORMAT = 1
@@ -81,7 +82,7 @@ def _arrays(model: SpaceModel) -> dict[str, np.ndarray]:
     }  # fmt: skip
     for i, part in enumerate(model.residuals):
         arrays |= {f"residual_{i}.targets": part.targets, f"residual_{i}.scale": part.scale}
-        arrays[f"residual_{i}.positions"] = np.array(part.positions)
+        arrays[f"residual_{i}.table"] = np.array(part.table)
     return arrays
 
 
@@ -92,6 +93,7 @@ def _columns(model: SpaceModel) -> dict[str, list[str]]:
         "trend": ["1", *features.linear_names, *features.position_names],
         "trees": list(features.tree_names),
         "position_trees": list(features.position_tree_names),
+        "packing": list(packing_names(features)),
     }
 
 
@@ -117,9 +119,7 @@ def _read(folder: Path, card: Mapping[str, Any]) -> SpaceModel:
 def _residual(path: Path, name: str, arrays: Mapping[str, np.ndarray]) -> Residual:
     booster = xgb.Booster(model_file=bytearray(path.read_bytes()))
     booster.set_param({"nthread": 1})  # a query is small: threads cost more than they give
-    return Residual(
-        booster, arrays[f"{name}.targets"], arrays[f"{name}.scale"], positions=bool(arrays[f"{name}.positions"])
-    )
+    return Residual(booster, arrays[f"{name}.targets"], arrays[f"{name}.scale"], str(arrays[f"{name}.table"]))
 
 
 def _check(path: Path, digest: str) -> None:

@@ -5,6 +5,7 @@ from small_space import SPACE, random_genes
 from supernet.encoding import from_genes, to_genes
 from supernet.spaces import load_space
 from surrogates.layer_features import LayerFeatures
+from surrogates.packing_features import packing, packing_names
 
 
 def test_counts_and_sums_are_those_of_the_architectures() -> None:
@@ -57,3 +58,23 @@ def test_bad_genes_are_named() -> None:
 def test_spaces_of_other_forms_are_refused() -> None:
     with pytest.raises(ValueError, match="layer_choice='prefix'"):
         LayerFeatures(load_space({**SPACE.to_dict(), "layer_choice": "subset"}))
+
+
+def test_packing_counts_the_bytes_of_large_tensors() -> None:
+    space = load_space("gpt-s")
+    features = LayerFeatures(space)
+    genes = random_genes(30, space=space)
+    table, names = packing(features, genes), packing_names(features)
+    assert table.shape == (30, len(names))
+    for row, values in zip(genes, table, strict=True):
+        arch = from_genes(space, row)
+        named = dict(zip(names, values, strict=True))
+        running = 0
+        for i, (heads, neurons) in enumerate(zip(arch.n_head, arch.intermediate_size, strict=True)):
+            numbers = [3 * 64 * heads * arch.n_embd, 64 * heads * arch.n_embd, *[neurons * arch.n_embd] * 3]
+            running += sum(4 * k for k in numbers if 4 * k > 2**20)
+            assert named[f"large_{i:02}"] == pytest.approx(running, rel=1e-6)
+            assert named[f"in_segment_{i:02}"] == pytest.approx(running % (20 * 2**20), rel=1e-6)
+        kinds = list(zip(arch.n_head, arch.intermediate_size, strict=True))
+        first = (space.n_head[0], space.mlp_ratio[1] * arch.n_embd)
+        assert named["blocks_attention=0_mlp=1"] == kinds.count(first)
