@@ -36,7 +36,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         description="Predict a new device from a handful of measurements by `paretolm profile`, starting from the "
         "shipped devices; or propose which architectures to measure. key=value is the same as --key value.",
         epilog="paretolm adapt --propose 20 --out archs.txt; paretolm profile space=gpt-s archs.file=archs.txt "
-        "archs.extremes=false table=mine.parquet; paretolm adapt --table mine.parquet --name mybox",
+        "table=mine.parquet; paretolm adapt --table mine.parquet --name mybox",
     )
     add = parser.add_argument
     add("--name", metavar="NAME", help="of the new device (also: device=NAME)")
@@ -159,7 +159,7 @@ def _proposed(options: argparse.Namespace) -> str:
         raise ValueError(f"{path} exists and is not overwritten: delete it, or give another --out")
     head = f"# {len(archs)} architectures of {space.name}, {options.method}, seed {options.seed}"
     write_text(path, "\n".join([head, *(arch.id for arch in archs)]) + "\n")
-    command = f"paretolm profile space={space.name} archs.file={path} archs.extremes=false"
+    command = f"paretolm profile space={space.name} archs.file={path}"
     return f"{len(archs)} architectures: {path} (measure them: {command})"
 
 
