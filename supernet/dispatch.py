@@ -18,7 +18,10 @@ GROUP = "paretolm.commands"
 CONFIG_PATH = "pkg://supernet.conf"
 _MISTAKES = (ValueError, KeyError, FileNotFoundError)  # of what was asked for, not of the program
 _inner_line: ContextVar[str | None] = ContextVar("inner_line", default=None)  # of a command inside another one
-_ORDER = ("demo", "train", "evaluate", "profile", "fit", "query", "search", "prune", "export", "report")
+_ORDER = (
+    "demo", "query", "devices", "metrics", "card", "train", "evaluate", "profile", "import", "adapt", "fit", "search",
+    "prune", "export", "report",
+)  # fmt: skip
 
 
 def commands() -> dict[str, metadata.EntryPoint]:
