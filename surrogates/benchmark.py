@@ -143,7 +143,7 @@ class Benchmark:
             raise ValueError(f"out = {out!r}; allowed: {', '.join(get_args(Out))}")
         genes = self._reader.genes(archs)
         plan = self._plan(_hashable(metrics), _hashable(devices), _levels(quantiles), noise)
-        medians = self._medians(genes)[:, plan.indices]
+        medians = self._medians(genes, plan.indices)
         values = self._drawn(medians, genes, plan, noise=noise, seed=seed) if noise or seed is not None else medians
         if plan.levels:
             logs = self._model.log_quantiles(genes, plan.levels, plan.indices, drift=drift)
@@ -181,7 +181,7 @@ class Benchmark:
         return BenchmarkObjective(
             targets,
             tuple(METRICS[target.metric].unit for target in targets),
-            lambda archs: self._medians(self._reader.genes(archs))[:, chosen],
+            lambda archs: self._medians(self._reader.genes(archs), chosen),
             self._files.fronts,
         )
 
@@ -250,15 +250,15 @@ class Benchmark:
         stats = ("draw" if noise else "median", *(stat_name(level) for level in levels))
         return _Plan(np.array(indices, np.int64), levels, QueryColumns(targets, units, stats))
 
-    def _medians(self, genes: np.ndarray) -> np.ndarray:
-        """Return medians of all targets, (n, A); what is in the cache is not computed, nothing is computed twice."""
+    def _medians(self, genes: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        """Return medians of some targets, (n, k); what is in the cache is not computed, nothing is computed twice."""
         if not len(genes):
-            return np.empty((0, len(self._targets)))
+            return np.empty((0, len(indices)))
         if len(genes) > _CACHED_ROWS:
             _, first, inverse = np.unique(gene_hashes(genes), return_index=True, return_inverse=True)
             if len(first) == len(genes):
-                return self._model.predict(genes)
-            return self._model.predict(genes[first])[inverse]
+                return self._model.predict_some(genes, indices)
+            return self._model.predict_some(genes[first], indices)[inverse]
         keys = [row.tobytes() for row in genes]
         found = {key: self._cache.get(key) for key in keys}
         missing = {key: i for i, key in enumerate(keys) if found[key] is None}
@@ -267,7 +267,7 @@ class Benchmark:
             for key, row in zip(missing, rows, strict=True):
                 found[key] = row
                 self._cache.put(key, row.copy())  # not a view, which would keep the whole batch
-        return np.array([found[key] for key in keys])
+        return np.array([found[key] for key in keys])[:, indices]
 
     def _drawn(
         self, medians: np.ndarray, genes: np.ndarray, plan: _Plan, *, noise: bool, seed: int | None

@@ -16,7 +16,7 @@ from surrogates.reference_fronts import ReferenceFronts
 
 if TYPE_CHECKING:
     from surrogates.adapted import AdaptedDevice
-    from surrogates.space_model import SpaceModel
+    from surrogates.compiled_model import CompiledModel
 
 DATA = Path(__file__).parent / "data"  # shipped: one folder a space
 
@@ -40,11 +40,12 @@ def load_benchmark(
     folder: str | Path | None = None,
 ) -> BenchmarkFiles:  # fmt: skip
     """Read the files of a benchmark; see `Benchmark`."""
+    from surrogates.compiled_model import CompiledModel
     from surrogates.space_store import load_space_model
 
     name = space if isinstance(space, str) else space.name
     place = Path(folder) if folder is not None else shipped_folder(name)
-    model = load_space_model(place)
+    model = CompiledModel(load_space_model(place))
     if model.space.name != name or (isinstance(space, SearchSpace) and space != model.space):
         raise ValueError(f"{place} is the benchmark of another space {model.space.name!r}, not of {name!r}")
     card = read_card(place)
@@ -54,7 +55,7 @@ def load_benchmark(
 
 
 def _with_devices(
-    model: SpaceModel, card: BenchmarkCard, devices: Sequence[str | Path | AdaptedDevice], place: Path
+    model: CompiledModel, card: BenchmarkCard, devices: Sequence[str | Path | AdaptedDevice], place: Path
 ) -> BenchmarkFiles:
     from surrogates.added_devices import added_targets  # scikit-learn, a second: only for those who add devices
 

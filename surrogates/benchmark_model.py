@@ -6,6 +6,7 @@ Shapes: n architectures, g genes, A targets: those of the space's model, then of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -16,13 +17,16 @@ from surrogates.exact_costs import EXACT_METRICS, ExactCosts
 
 
 class Predictor(Protocol):
-    """The surrogate of a space (`surrogates.space_model.SpaceModel`)."""
+    """The surrogate of a space (`surrogates.compiled_model.CompiledModel`)."""
 
     space: SearchSpace
     targets: tuple[TargetKey, ...]
 
     def predict(self, genes: np.ndarray) -> np.ndarray:
         """Return medians (n, T)."""
+
+    def of_targets(self, targets: Sequence[TargetKey]) -> Predictor:
+        """Return a model of some of the targets, with the same numbers."""
 
     def log_quantiles(self, genes: np.ndarray, levels: Sequence[float], *, drift: bool = False) -> np.ndarray:
         """Return log(quantile / median), (n, T, q)."""
@@ -69,6 +73,7 @@ class BenchmarkModel:
             raise ValueError(f"{', '.join(sorted(twice))} is there twice: give every extra device a name of its own")
         self.n_model = len(model.targets)
         self.n_surrogate = self.n_model + len(added)
+        self._part = lru_cache(maxsize=64)(self._model_of)
 
     def predict(self, genes: np.ndarray) -> np.ndarray:
         """Return noise-free medians (n, A) of canonical genes (n, g)."""
@@ -79,6 +84,23 @@ class BenchmarkModel:
             values[:, i] = device.predict(genes, sources)
         values[:, self.n_surrogate :] = self.exact(genes)
         return values
+
+    def predict_some(self, genes: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        """Return noise-free medians of the targets `indices` (k,), (n, k), computing no others where that helps."""
+        surrogates = tuple(i for i in sorted(set(indices.tolist())) if i < self.n_surrogate)
+        if any(i >= self.n_model for i in surrogates):  # added devices need their sources
+            return self.predict(genes)[:, indices]
+        values = np.empty((len(genes), len(self.targets)))
+        if surrogates:
+            values[:, surrogates] = self._part(surrogates).predict(genes)
+        if (indices >= self.n_surrogate).any():
+            values[:, self.n_surrogate :] = self.exact(genes)
+        return values[:, indices]
+
+    def _model_of(self, indices: tuple[int, ...]) -> Predictor:
+        if len(indices) == self.n_model:
+            return self.model
+        return self.model.of_targets([self.targets[i] for i in indices])
 
     def log_quantiles(
         self, genes: np.ndarray, levels: Sequence[float], indices: np.ndarray, *, drift: bool

@@ -6,6 +6,8 @@ the network of first choices plus, for each block, what its choices add is exact
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from supernet.architecture import Architecture
@@ -37,13 +39,12 @@ class ExactCosts:
         self._kinds = n_attention + n_mlp
         self._offsets = np.repeat([0, n_attention], space.max_layer)  # of the columns of block genes
         shape = (len(space.n_embd), len(space.bias_choices))
-        depths = range(len(space.n_layer))
-        self._base = np.array(
-            [[[self._cost(e, b, d) for d in depths] for b in range(shape[1])] for e in range(shape[0])]
-        )
-        kinds = [(a, 0) for a in range(n_attention)] + [(0, m) for m in range(n_mlp)]
-        block = [[[self._cost(e, b, 0, *kind) for kind in kinds] for b in range(shape[1])] for e in range(shape[0])]
-        self._added = np.array(block) - self._base[:, :, :1]  # (widths, biases, kinds, costs)
+        firsts = [(d, 0, 0) for d in range(len(space.n_layer))]  # depth, and the choices of the first block
+        kinds = [(0, a, 0) for a in range(n_attention)] + [(0, 0, m) for m in range(n_mlp)]
+        costs = self._costs([(e, b, *rest) for e, b in np.ndindex(*shape) for rest in (*firsts, *kinds)])
+        table = costs.reshape(*shape, len(firsts) + len(kinds), 3)
+        self._base = table[:, :, : len(firsts)]  # (widths, biases, depths, costs)
+        self._added = table[:, :, len(firsts) :] - self._base[:, :, :1]  # (widths, biases, kinds, costs)
 
     def __call__(self, genes: np.ndarray) -> np.ndarray:
         """Return the costs (n, 4) int64, in the order of EXACT_METRICS, of canonical genes (n, g)."""
@@ -57,14 +58,16 @@ class ExactCosts:
         costs[:, 3] = 2 * costs[:, 2]
         return costs
 
-    def _cost(self, embd: int, bias: int, depth: int, attention: int = 0, mlp: int = 0) -> tuple[int, int, int]:
-        """Return the costs of a network whose first block has these choices, and all others the first ones."""
-        arch = _network(self._space, embd, bias, self._space.n_layer[depth], attention, mlp)
-        parameters = parameter_counts(self._space.model_config, [arch])
-        work = mac_counts(self._space.model_config, [arch], seq_len=self.seq_len)
-        return int(parameters.total[0]), int(parameters.decoder[0]), int(work.total[0])
+    def _costs(self, choices: Sequence[tuple[int, int, int, int, int]]) -> np.ndarray:
+        """Return parameters, decoder parameters and multiply-adds, (n, 3), of networks like `_network`."""
+        archs = [_network(self._space, *row) for row in choices]
+        parameters = parameter_counts(self._space.model_config, archs)
+        work = mac_counts(self._space.model_config, archs, seq_len=self.seq_len)
+        return np.column_stack([parameters.total, parameters.decoder, work.total])
 
 
 def _network(space: SearchSpace, embd: int, bias: int, depth: int, attention: int, mlp: int) -> Architecture:
-    others = (0,) * (depth - 1)
-    return space.architecture(Genome(embd, tuple(range(depth)), bias, (attention, *others), (mlp, *others)))
+    """Return the network whose first block has these choices, and all others the first ones; all are indices."""
+    n_layer = space.n_layer[depth]
+    others = (0,) * (n_layer - 1)
+    return space.architecture(Genome(embd, tuple(range(n_layer)), bias, (attention, *others), (mlp, *others)))

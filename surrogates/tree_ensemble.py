@@ -9,8 +9,8 @@ Shapes: n rows, d features, t targets, T trees, N nodes of all trees.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -48,19 +48,55 @@ class Trees:
     weights: np.ndarray
     base: np.ndarray
 
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return predictions (n, t) float32 of rows X (n, d) float32 without NaN."""
+    def leaves(self, X: np.ndarray) -> np.ndarray:
+        """Return where rows X (n, d) float32 without NaN end, (T, n): rows of `weights`."""
         n, d = X.shape
         values, rows = X.ravel(), np.arange(0, n * d, d)
         node = np.repeat(self.roots[:, None], n, axis=1)  # (T, n)
         for _ in range(self.depth):
             split = values.take(self.feature.take(node) + rows)
             node = self.left.take(node) + (split >= self.threshold.take(node))
-        leaves = self.weights.take(self.leaf.take(node), axis=0)  # (T, n, t)
-        leaves[0] += self.base
-        if leaves[0].size == 1:  # numpy sums a single column in pairs, XGBoost one after the other
-            return leaves.cumsum(axis=0)[-1]
-        return np.asarray(leaves.sum(axis=0))
+        return self.leaf.take(node)
+
+    def total(self, leaves: np.ndarray) -> np.ndarray:
+        """Return predictions (n, t) float32 from what `leaves` gave, (T, n)."""
+        added = self.weights.take(leaves, axis=0)  # (T, n, t)
+        added[0] += self.base
+        if added[0].size == 1:  # numpy sums a single column in pairs, XGBoost one after the other
+            return added.cumsum(axis=0)[-1]
+        return np.asarray(added.sum(axis=0))
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Return predictions (n, t) float32 of rows X (n, d) float32 without NaN."""
+        return self.total(self.leaves(X))
+
+
+class Forest:
+    """Several ensembles whose trees are walked together: numpy's calls cost more than what they do for one row.
+
+    Args:
+        ensembles: at least one.
+        columns: the first column of each in the rows that they share.
+    """
+
+    def __init__(self, ensembles: Sequence[Trees], columns: Sequence[int]) -> None:
+        self.ensembles = tuple(ensembles)
+        starts = np.cumsum([0, *(len(trees.left) for trees in ensembles)])
+        self._trees = replace(
+            ensembles[0],
+            roots=np.concatenate([trees.roots + start for trees, start in zip(ensembles, starts, strict=False)]),
+            depth=max(trees.depth for trees in ensembles),
+            feature=np.concatenate([trees.feature + at for trees, at in zip(ensembles, columns, strict=True)]),
+            threshold=np.concatenate([trees.threshold for trees in ensembles]),
+            left=np.concatenate([trees.left + start for trees, start in zip(ensembles, starts, strict=False)]),
+            leaf=np.concatenate([trees.leaf for trees in ensembles]),
+        )
+        self._ends = np.cumsum([len(trees.roots) for trees in ensembles])[:-1]
+
+    def predict(self, X: np.ndarray) -> list[np.ndarray]:
+        """Return the predictions (n, t) float32 of each ensemble for rows X (n, d) float32 without NaN."""
+        leaves = np.split(self._trees.leaves(X), self._ends)
+        return [trees.total(part) for trees, part in zip(self.ensembles, leaves, strict=True)]
 
 
 class TreeEnsemble:

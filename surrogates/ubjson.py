@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 
-_NUMBERS = {  # marker -> numpy type, bytes; UBJSON is big-endian
-    ord("i"): (">i1", 1), ord("U"): (">u1", 1), ord("I"): (">i2", 2), ord("l"): (">i4", 4), ord("L"): (">i8", 8),
-    ord("d"): (">f4", 4), ord("D"): (">f8", 8),
+_NUMBERS: dict[int, tuple[np.dtype[Any], int]] = {  # marker -> numpy type, bytes; UBJSON is big-endian
+    ord("i"): (np.dtype(">i1"), 1), ord("U"): (np.dtype(">u1"), 1), ord("I"): (np.dtype(">i2"), 2),
+    ord("l"): (np.dtype(">i4"), 4), ord("L"): (np.dtype(">i8"), 8), ord("d"): (np.dtype(">f4"), 4),
+    ord("D"): (np.dtype(">f8"), 8),
 }  # fmt: skip
+_LENGTHS = {ord("i"): 1, ord("U"): 1, ord("I"): 2, ord("l"): 4, ord("L"): 8}
 _CONSTANTS = {ord("T"): True, ord("F"): False, ord("Z"): None}
 _STRING, _CHAR, _NOTHING = ord("S"), ord("C"), ord("N")
 _ARRAY, _ARRAY_END, _OBJECT, _OBJECT_END = ord("["), ord("]"), ord("{"), ord("}")
-_TYPE, _COUNT = ord("$"), ord("#")
+_TYPE, _COUNT, _UNSIGNED = ord("$"), ord("#"), ord("U")
 
 
 def parse_ubjson(raw: bytes) -> Any:
@@ -27,95 +29,85 @@ def parse_ubjson(raw: bytes) -> Any:
         {'a': array([7, 8], dtype=uint8)}
     """
     try:
-        return _Reader(raw).value()
+        return _value(raw, 0, None)[0]
     except (IndexError, ValueError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"no UBJSON, or damaged: {error}") from error
 
 
-class _Reader:
-    """A place in the bytes."""
+# Every function takes the place where something starts and returns it with the place where it ends: a model has
+# thousands of small arrays, and attributes of a reader would take twice as long.
 
-    def __init__(self, raw: bytes) -> None:
-        self.raw = raw
-        self.at = 0
 
-    def value(self, marker: int | None = None) -> Any:
-        if marker is None:
-            marker = self._marker()
-        if marker == _STRING:
-            return self._string()
-        if marker == _ARRAY:
-            return self._array()
-        if marker == _OBJECT:
-            return self._object()
-        if marker in _NUMBERS:
-            return self._numbers(marker, 1)[0].item()
-        if marker in _CONSTANTS:
-            return _CONSTANTS[marker]
-        if marker == _CHAR:
-            return chr(self._marker())
-        raise ValueError(f"unknown marker {chr(marker)!r} at byte {self.at - 1}")
-
-    def _marker(self) -> int:
-        marker = self.raw[self.at]
-        self.at += 1
-        return self._marker() if marker == _NOTHING else marker
-
-    def _numbers(self, marker: int, count: int) -> np.ndarray:
+def _value(raw: bytes, at: int, marker: int | None) -> tuple[Any, int]:
+    """Read a value; `marker` is its type where that was given before."""
+    if marker is None:
+        marker, at = raw[at], at + 1
+        while marker == _NOTHING:
+            marker, at = raw[at], at + 1
+    if marker == _ARRAY:
+        return _array(raw, at)
+    if marker == _OBJECT:
+        return _object(raw, at)
+    if marker == _STRING:
+        return _string(raw, at)
+    if marker in _NUMBERS:
         dtype, size = _NUMBERS[marker]
-        values = np.frombuffer(self.raw, dtype, count, self.at)
-        self.at += size * count
-        return values
+        return np.frombuffer(raw, dtype, 1, at)[0].item(), at + size
+    if marker in _CONSTANTS:
+        return _CONSTANTS[marker], at
+    if marker == _CHAR:
+        return chr(raw[at]), at + 1
+    raise ValueError(f"unknown marker {chr(marker)!r} before byte {at}")
 
-    def _integer(self) -> int:
-        marker = self._marker()
-        size = _NUMBERS[marker][1] if marker in _NUMBERS else 0
-        if not size or marker in (ord("d"), ord("D")):
-            raise ValueError(f"a length starts with {chr(marker)!r} at byte {self.at - 1}")
-        number = int.from_bytes(self.raw[self.at : self.at + size], "big", signed=marker != ord("U"))
-        self.at += size
-        if number < 0 or number > len(self.raw):
-            raise ValueError(f"a length of {number} at byte {self.at}")
-        return number
 
-    def _string(self) -> str:
-        length = self._integer()
-        text = self.raw[self.at : self.at + length]
-        self.at += length
-        if len(text) < length:
-            raise ValueError("the bytes end inside a string")
-        return text.decode("utf-8")
+def _length(raw: bytes, at: int) -> tuple[int, int]:
+    size = _LENGTHS.get(raw[at])
+    if size is None:
+        raise ValueError(f"a length starts with {chr(raw[at])!r} at byte {at}")
+    end = at + 1 + size
+    number = int.from_bytes(raw[at + 1 : end], "big", signed=raw[at] != _UNSIGNED)
+    if not 0 <= number <= len(raw):
+        raise ValueError(f"a length of {number} at byte {at}")
+    return number, end
 
-    def _container(self) -> tuple[int | None, int | None]:
-        """Return the type and the number of the entries, where they are given ahead."""
-        kind = None
-        if self.raw[self.at] == _TYPE:
-            kind = self.raw[self.at + 1]
-            self.at += 2
-        if self.raw[self.at] != _COUNT:
-            if kind is not None:
-                raise ValueError(f"a type without a count at byte {self.at}")
-            return None, None
-        self.at += 1
-        return kind, self._integer()
 
-    def _array(self) -> Any:
-        kind, count = self._container()
-        if kind in _NUMBERS and count is not None:
-            assert kind is not None
-            return self._numbers(kind, count)
-        if count is not None:
-            return [self.value(kind) for _ in range(count)]
-        values = []
-        while (marker := self._marker()) != _ARRAY_END:
-            values.append(self.value(marker))
-        return values
+def _string(raw: bytes, at: int) -> tuple[str, int]:
+    length, at = _length(raw, at)
+    if at + length > len(raw):
+        raise ValueError("the bytes end inside a string")
+    return raw[at : at + length].decode("utf-8"), at + length
 
-    def _object(self) -> dict[str, Any]:
-        kind, count = self._container()
-        fields: dict[str, Any] = {}
-        while len(fields) < count if count is not None else self.raw[self.at] != _OBJECT_END:
-            name = self._string()
-            fields[name] = self.value(kind)
-        self.at += count is None
-        return fields
+
+def _container(raw: bytes, at: int) -> tuple[int | None, int | None, int]:
+    """Read the type and the number of the entries, where they are given ahead."""
+    kind = None
+    if raw[at] == _TYPE:
+        kind, at = raw[at + 1], at + 2
+        if raw[at] != _COUNT:
+            raise ValueError(f"a type without a count at byte {at}")
+    if raw[at] != _COUNT:
+        return None, None, at
+    count, at = _length(raw, at + 1)
+    return kind, count, at
+
+
+def _array(raw: bytes, at: int) -> tuple[Any, int]:
+    kind, count, at = _container(raw, at)
+    if kind in _NUMBERS and count is not None:
+        assert kind is not None
+        dtype, size = _NUMBERS[kind]
+        return np.frombuffer(raw, dtype, count, at) if count else np.empty(0, dtype), at + size * count
+    values: list[Any] = []
+    while len(values) < count if count is not None else raw[at] != _ARRAY_END:
+        value, at = _value(raw, at, kind)
+        values.append(value)
+    return values, at + (count is None)
+
+
+def _object(raw: bytes, at: int) -> tuple[dict[str, Any], int]:
+    kind, count, at = _container(raw, at)
+    fields: dict[str, Any] = {}
+    while len(fields) < count if count is not None else raw[at] != _OBJECT_END:
+        name, at = _string(raw, at)
+        fields[name], at = _value(raw, at, kind)
+    return fields, at + (count is None)

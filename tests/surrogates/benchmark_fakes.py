@@ -45,12 +45,26 @@ class FakeModel:
         size = 1 + genes[:, 0] + 0.1 * (genes[:, 3:] * np.arange(1, genes.shape[1] - 2)).sum(axis=1)
         return size[:, None] * np.arange(1.0, len(self.targets) + 1)
 
+    def of_targets(self, targets: Sequence[TargetKey]) -> FakePart:
+        return FakePart(self, [self.targets.index(target) for target in targets])
+
     def log_quantiles(self, genes: np.ndarray, levels: Sequence[float], *, drift: bool = False) -> np.ndarray:
         spread = (0.1 if drift else 0.01) * (1 + genes[:, :1, None])
         return np.asarray(spread * (np.asarray(levels) - 0.5)).repeat(len(self.targets), axis=1)
 
     def noise_std(self, genes: np.ndarray) -> np.ndarray:
         return np.tile(np.resize(NOISE, len(self.targets)), (len(genes), 1))
+
+
+class FakePart(FakeModel):
+    """Some targets of another one, which counts the rows."""
+
+    def __init__(self, whole: FakeModel, columns: Sequence[int]) -> None:
+        super().__init__(whole.space, [whole.targets[i] for i in columns])
+        self.whole, self.columns = whole, list(columns)
+
+    def predict(self, genes: np.ndarray) -> np.ndarray:
+        return self.whole.predict(genes)[:, self.columns]
 
 
 def fake_card(space: SearchSpace, targets: Sequence[TargetKey] = TARGETS) -> BenchmarkCard:

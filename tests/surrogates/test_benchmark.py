@@ -109,6 +109,19 @@ def test_answers_do_not_depend_on_earlier_questions_the_batch_or_the_cache(make,
         np.testing.assert_array_equal(b.query(genes[part], out="numpy"), expected[part])
 
 
+def test_a_part_of_a_large_batch_has_the_numbers_of_the_whole(b):
+    genes = genes_of(b, 100)
+    whole = b.query(genes)
+    for metrics, devices in (
+        ("latency", "h100"),
+        (("macs", "ppl"), None),
+        ("n_params", None),
+        (("energy", "ppl"), None),
+    ):
+        part = b.query(genes, metrics, devices)
+        np.testing.assert_array_equal(part.to_numpy(), whole[list(part.columns)].to_numpy())
+
+
 @pytest.mark.parametrize("n", [3, 200])
 def test_duplicates_are_evaluated_once_and_each_gets_its_row(make, n):
     b = make(cache_size=0)

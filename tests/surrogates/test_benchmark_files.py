@@ -6,6 +6,7 @@ import pytest
 from benchmark_fakes import TARGETS, FakeModel, fake_files, fake_space
 
 import surrogates.benchmark_files as files_module
+import surrogates.compiled_model as compiled_model
 import surrogates.space_store as store
 from surrogates.benchmark_files import load_benchmark, read_card, shipped_folder
 from surrogates.reference_fronts import ReferenceFront, ReferenceFronts, objective_label
@@ -27,6 +28,7 @@ def card_of(space):
 def folder(tmp_path, monkeypatch):
     space = fake_space()
     monkeypatch.setattr(store, "load_space_model", lambda _: FakeModel(space))
+    monkeypatch.setattr(compiled_model, "CompiledModel", lambda model: model)
     monkeypatch.setattr(files_module, "DATA", tmp_path)
     place = tmp_path / "small"
     place.mkdir()
