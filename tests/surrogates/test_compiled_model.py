@@ -3,54 +3,14 @@ import dataclasses
 import numpy as np
 import pytest
 import xgboost as xgb
+from made_up_model import TARGETS, made_up_model, random_genes
 
-from supernet.encoding import gene_sizes
 from supernet.spaces import load_space
 from surrogates.block_table import block_table
-from surrogates.campaign import TargetKey
 from surrogates.compiled_model import CompiledModel
 from surrogates.layer_features import LayerFeatures
-from surrogates.space_model import TABLES, Residual, SpaceModel, Spread, Trend
+from surrogates.space_model import SpaceModel
 from surrogates.tree_ensemble import FEW_ROWS, Forest, TreeEnsemble
-
-TARGETS = (
-    TargetKey("latency_ms", "a100"), TargetKey("latency_ms", "h100"), TargetKey("energy_mj", "a100"),
-    TargetKey("memory_mib", "a100"), TargetKey("perplexity"), TargetKey("accuracy"),
-)  # fmt: skip
-
-
-def random_genes(features, n, seed=0):
-    sizes = gene_sizes(features.space)
-    return features.check(np.random.default_rng(seed).integers(0, sizes, (n, len(sizes))))
-
-
-def boosted(features, genes, table, t):
-    X, rng = TABLES[table](features, genes), np.random.default_rng(t)
-    Y = rng.standard_normal((len(X), t)) + X[:, 3:4] / X[:, 3].max()
-    settings = {"max_depth": 4, "base_score": 0.0, "multi_strategy": "multi_output_tree", "tree_method": "hist"}
-    return xgb.train({**settings, "nthread": 1}, xgb.DMatrix(X, Y), 25)
-
-
-def made_up_model(name, tables=("layers", "packing", "positions")):
-    space = load_space(name)
-    features, rng = LayerFeatures(space), np.random.default_rng(1)
-    genes, W, T = random_genes(features, 600), len(space.n_embd), len(TARGETS)
-    k, K = 1 + len(features.linear_names), 1 + len(features.linear_names) + len(features.position_names)
-    coef = rng.random((W, K, T))
-    coef[:, k:, :4] = 0
-    coef[:, :, 4:] /= 20
-    groups = {"layers": [0, 2, 1], "packing": [3], "positions": [4, 5]}
-    residuals = []
-    for table in tables:
-        columns = groups[table]
-        scale = 0.01 + rng.random((W, len(columns))) / 50
-        residuals.append(Residual(boosted(features, genes, table, len(columns)), np.array(columns), scale, table))
-    levels = np.arange(1, 20) / 20
-    quantiles = np.tile(np.log(levels / (1 - levels)) / 100, (W, T, 1))
-    return SpaceModel(
-        space, TARGETS, trend=Trend(coef, np.arange(T) > 3, np.full(T, 0.1)), residuals=residuals,
-        spread=Spread(levels, quantiles, 2 * quantiles, np.full((W, T), 0.01)),
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["gpt-s", "gpt-l", "tiny"])
