@@ -10,6 +10,7 @@ is fitted again only with --force; --fronts makes the fronts again.
 from __future__ import annotations
 
 import argparse
+import logging
 import shlex
 import sys
 import time
@@ -36,6 +37,7 @@ PERPLEXITY = TargetKey("perplexity")
 
 def main() -> None:
     options = _options()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     for scale in options.scales:
         folder = options.out / f"gpt-{scale}"
         if options.force or not (folder / "card.json").is_file():

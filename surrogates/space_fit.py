@@ -155,14 +155,15 @@ class SpaceFit:
         drift = self._drift(key, values, measured)
         y = values[rows] / np.exp(drift[rows])
         predicted: dict[str, np.ndarray] = {}
-        for name in self._candidates():
+        for name in self._candidates(key):
             predicted[name] = self._out_of_fold(name, key, rows, y)
-        log.info("%s: %d rows", key, len(rows))
+        log.info("%s: %d rows, %s", key, len(rows), {name: round(_error(y, p), 3) for name, p in predicted.items()})
         return _Rows(rows, y, drift, predicted)
 
-    def _candidates(self) -> tuple[str, ...]:
+    def _candidates(self, key: TargetKey) -> tuple[str, ...]:
+        """Return the models to try: where a block is matters for quality, not for the time or the bytes it takes."""
         trees = (RAW_TREES, TREES) if self.tree_baselines else ()
-        return (LINEAR, BY_WIDTH, POSITIONS, *trees)
+        return (LINEAR, BY_WIDTH, *(() if _is_hardware(key) else (POSITIONS,)), *trees)
 
     def _drift(self, key: TargetKey, values: np.ndarray, measured: np.ndarray) -> np.ndarray:
         """Return the log drift of all rows, from training rows; 0 for metrics that no clock can touch."""
@@ -348,11 +349,15 @@ def _table(key: TargetKey) -> str:
 
 
 def _best_trend(item: _Rows) -> str:
-    return min((BY_WIDTH, POSITIONS), key=lambda name: _mape(item, name))
+    return min((name for name in (BY_WIDTH, POSITIONS) if name in item.predicted), key=lambda name: _mape(item, name))
 
 
 def _mape(item: _Rows, name: str) -> float:
-    return float(np.abs(item.predicted[name] / item.y - 1).mean())
+    return _error(item.y, item.predicted[name])
+
+
+def _error(y: np.ndarray, predicted: np.ndarray) -> float:
+    return float(np.abs(predicted / y - 1).mean())
 
 
 def _robust_std(values: np.ndarray) -> np.ndarray:
