@@ -22,6 +22,7 @@ from supernet.encoding import from_genes
 from supernet.space import SearchSpace
 from surrogates.benchmark_files import load_benchmark
 from surrogates.benchmark_targets import Names, TargetList
+from surrogates.campaign import TargetKey
 from surrogates.gene_ids import GeneIds
 from surrogates.measurement_noise import gene_hashes, normal_draws
 from surrogates.prediction_cache import PredictionCache
@@ -75,6 +76,7 @@ class Benchmark:
         self, space: str | SearchSpace = "gpt-s", *, extra_devices: Sequence[str | Path | AdaptedDevice] = (),
         cache_size: int = 4096, folder: str | Path | None = None,
     ) -> None:  # fmt: skip
+        self._arguments = (space, tuple(extra_devices), cache_size, folder)
         self._files = load_benchmark(space, extra_devices=extra_devices, folder=folder)
         self._model = self._files.model
         self.space = self._files.space
@@ -83,6 +85,9 @@ class Benchmark:
         self._ids = GeneIds(self.space)
         self._cache = PredictionCache(cache_size)
         self._plan = lru_cache(maxsize=256)(self._make_plan)  # columns are made once for each kind of question
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _loaded, self._arguments  # other processes read the files themselves
 
     def __repr__(self) -> str:
         return f"Benchmark({self.space.name!r}: {len(self._targets)} targets, {len(self._targets.devices)} devices)"
@@ -121,9 +126,10 @@ class Benchmark:
             archs: in any form (`surrogates.queries`), one or many; gene arrays (n, g) are the fastest.
             metrics: names ("latency_ms", or short "latency"); None for all.
             devices: names; None for all. Metrics that depend on no device are always there.
-            quantiles: levels between 0 and 1. An interval holds the device's own median of an architecture that was
-                not measured, with the stated probability: it is the surrogate's error, without the repeat noise.
-            drift: quantiles of a value as published instead, which was also shifted by the hour it was measured in.
+            quantiles: levels between 0 and 1. Between 0.05 and 0.95 lies, with 90 % probability, what the median of
+                repeats of an architecture that was not measured would be, without the drift of the hour: the
+                surrogate's error, not the spread of single repeats.
+            drift: quantiles of a median as published instead, which was also shifted by the hour it was measured in.
             noise: draw one measurement (median x exp(repeat noise)) instead of the median, in the column "draw".
                 Exact metrics, and those that were never repeated, have no noise.
             seed: of the draws, required with `noise`; a draw depends on seed, architecture and target only.
@@ -177,13 +183,8 @@ class Benchmark:
         if not indices or len(set(indices)) < len(indices):
             raise ValueError(f"objectives {list(metrics)}: give at least one, each once")
         targets = tuple(self._targets.targets[i] for i in indices)
-        chosen = np.array(indices, np.int64)
-        return BenchmarkObjective(
-            targets,
-            tuple(METRICS[target.metric].unit for target in targets),
-            lambda archs: self._medians(self._reader.genes(archs), chosen),
-            self._files.fronts,
-        )
+        units = tuple(METRICS[target.metric].unit for target in targets)
+        return BenchmarkObjective(targets, units, self, self._files.fronts)
 
     # --- measurements of one's own --------------------------------------------------------------------------------
 
@@ -235,6 +236,11 @@ class Benchmark:
 
         return table_scores(self._model, self._files.card, table, held_out=held_out)
 
+    def medians(self, archs: Architectures, targets: Sequence[TargetKey]) -> np.ndarray:
+        """Return noise-free medians (n, k) of targets such as those of `columns`; the plainest way to ask."""
+        indices = [self._targets.index(*target) for target in targets]
+        return self._medians(self._reader.genes(archs), np.array(indices, np.int64))
+
     def genes(self, archs: Architectures) -> np.ndarray:
         """Return canonical genes (n, g) int64 of architectures in any form; see `supernet.encoding`."""
         return self._reader.genes(archs)
@@ -280,6 +286,13 @@ class Benchmark:
         names = [f"{target.metric} {target.device}" for target in plan.columns.targets]
         draws = normal_draws(gene_hashes(genes), names, seed=seed)
         return medians * np.exp(np.nan_to_num(self._model.noise_std(genes, plan.indices)) * draws)
+
+
+def _loaded(
+    space: str | SearchSpace, extra_devices: Sequence[str | Path | AdaptedDevice], cache_size: int,
+    folder: str | Path | None,
+) -> Benchmark:  # fmt: skip
+    return Benchmark(space, extra_devices=extra_devices, cache_size=cache_size, folder=folder)
 
 
 def _hashable(names: Names) -> str | tuple[str, ...] | None:

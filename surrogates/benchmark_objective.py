@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from hw_profiles.table import METRICS
 from surrogates.campaign import TargetKey
 from surrogates.queries import Architectures
 from surrogates.reference_fronts import ReferenceFront, ReferenceFronts, objective_label
+
+if TYPE_CHECKING:
+    from surrogates.benchmark import Benchmark
 
 _BEYOND_NADIR = 0.1  # the reference point is (1.1, ..., 1.1) in units of ideal -> nadir, as in search.pareto
 
@@ -22,7 +25,7 @@ class BenchmarkObjective:
     Attributes:
         targets: m metrics and devices.
         units: their units.
-        evaluate: medians (n, m) of architectures, in the units of the metrics.
+        benchmark: what answers.
         known: frozen fronts and extremes of the space.
 
     Example:
@@ -35,12 +38,12 @@ class BenchmarkObjective:
 
     targets: tuple[TargetKey, ...]
     units: tuple[str, ...]
-    evaluate: Callable[[Architectures], np.ndarray] = field(repr=False)
+    benchmark: Benchmark = field(repr=False)
     known: ReferenceFronts = field(repr=False)
 
     def __call__(self, archs: Architectures) -> np.ndarray:
         """Return values (n, m), minimised, of genes (n, g) or architectures in any other form."""
-        return self.evaluate(archs) * self._signs
+        return self.benchmark.medians(archs, self.targets) * self._signs
 
     @property
     def names(self) -> tuple[str, ...]:

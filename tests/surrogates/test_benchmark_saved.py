@@ -1,5 +1,6 @@
 """A benchmark from files to answers, with made-up surrogates saved as the shipped ones are."""
 
+import pickle
 import shutil
 
 import numpy as np
@@ -38,6 +39,15 @@ def test_answers_do_not_depend_on_the_batch_the_cache_or_the_columns(b, folder):
         some = fresh.query(archs, "latency", "h100")
         np.testing.assert_array_equal(some.to_numpy(), whole[list(some.columns)].to_numpy())
     assert (whole.to_numpy() > 0).all()
+
+
+def test_other_processes_can_be_sent_a_benchmark_and_its_objectives(b):
+    genes = b.genes(sampled(b, 5))
+    objective = b.objective(("perplexity", ("latency", "a100")))
+    again, sent = pickle.loads(pickle.dumps((b, objective)))
+    np.testing.assert_array_equal(again.query(genes, out="numpy"), b.query(genes, out="numpy"))
+    np.testing.assert_array_equal(sent(genes), objective(genes))
+    assert objective(genes).shape == (5, 2)
 
 
 @pytest.mark.parametrize("name", ["arrays.npz", "residual_0.ubj", "residual_2.ubj"])
