@@ -52,13 +52,16 @@ def styled() -> Iterator[None]:
 
 
 def to_png(figure: Figure) -> bytes:
-    """Return a figure as PNG bytes, the same for the same figure."""
+    """Return a figure as PNG bytes with 256 colours, the same for the same figure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
 
     FigureCanvasAgg(figure)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi="figure", metadata={"Software": None})
-    return buffer.getvalue()
+    full, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(full, format="png", dpi="figure")
+    image = Image.open(full).convert("RGB")
+    image.quantize(256, dither=Image.Dither.NONE).save(small, format="png", optimize=True)  # a third of the bytes
+    return small.getvalue()
 
 
 def plain_ticks(axes: Axes, *, y: bool = False) -> None:
@@ -86,5 +89,8 @@ def round_ticks(low: float, high: float) -> list[float]:
         ticks = [float(t) for t in np.outer(decades, subs).ravel().round(12) if low <= t <= high]
         if len(ticks) >= 3:
             break
-    step = -(-len(ticks) // 5)
-    return ticks[::step]
+    kept = ticks[:1]
+    for tick in ticks[1:]:
+        if np.log(tick / kept[-1]) >= 0.22 * np.log(high / low):  # room for a label
+            kept.append(tick)
+    return kept
