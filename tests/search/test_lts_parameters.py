@@ -127,7 +127,7 @@ def adaptive_embedding(torch, row):
 
 
 def adaptive_softmax(torch, row):
-    """What a softmax with the embedding's matrices has of its own: biases, rows of tail clusters, untied projections."""
+    """What a softmax tied to the embedding has of its own: biases, rows of tail clusters, untied projections."""
     nn = torch.nn
     ends = [c for c in row.cutoffs if c < row.n_token] + [row.n_token]
     own = nn.ParameterList([nn.Parameter(torch.empty(row.n_token))])
