@@ -29,7 +29,7 @@ from supernet.artifacts import versions, write_json, write_text
 TITLES = {
     "counts": "## Published parameter counts\n\nRows whose count the closed formula gives.",
     "ranks": "## Rank correlations with validation perplexity\n\nBootstrap of the networks, 95 %; Kendall minus that "
-    "of decoder parameters (own formula) over the same resamples; of the k % best, the share among the proxy's k % best "
+    "of decoder parameters (own formula) over the same resamples; of the k % best, the share in the proxy's k % best "
     "and Spearman inside them.",
     "fronts": "## Fronts by decoder parameters against fronts by perplexity\n\nAmong the saved networks of a device.",
     "fits": "## Costs as linear functions of sizes\n\nLeave-one-out scores of what the search in the whole space uses: "

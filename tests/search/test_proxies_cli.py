@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -113,3 +114,15 @@ def test_published_correlations_are_printed_to_four_decimals(run):
     assert len(shown) == len(expected) == 77
     for row in expected.itertuples():
         assert shown[row.experiment, row.proxy] == pytest.approx((row.spearman, row.kendall), abs=5.1e-5)
+
+
+def test_the_command_imports_no_torch(data):
+    code = (
+        "import sys; from search.proxies.cli import proxies; status = proxies(); "
+        "assert 'torch' not in sys.modules; sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "lts", "--data", str(data), "--resamples", "10"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "pareto_other" in done.stdout
