@@ -49,9 +49,10 @@ def load_benchmark(
     if model.space.name != name or (isinstance(space, SearchSpace) and space != model.space):
         raise ValueError(f"{place} is the benchmark of another space {model.space.name!r}, not of {name!r}")
     card = read_card(place)
-    if not extra_devices:
+    devices = [*(shipped_devices(name) if folder is None else ()), *extra_devices]
+    if not devices:
         return BenchmarkFiles(model.space, BenchmarkModel(model), card, ReferenceFronts.load(place))
-    return _with_devices(model, card, extra_devices, place)
+    return _with_devices(model, card, devices, place)
 
 
 def _with_devices(
@@ -67,6 +68,11 @@ def _with_devices(
         BenchmarkCard(card.space, card.what, cards, card.anomalies),
         ReferenceFronts.load(place),
     )
+
+
+def shipped_devices(space: str) -> list[Path]:
+    """Return the folders of the devices that were measured by paretolm and come with the benchmark of a space."""
+    return sorted(card.parent for card in (DATA / "devices" / space).glob("*/card.json"))
 
 
 def shipped_folder(name: str) -> Path:

@@ -9,19 +9,23 @@ Shapes: n rows, d features, t targets, T trees, N nodes of all trees.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hw_profiles.device import usable_cores
 from surrogates.ubjson import parse_ubjson
 
 if TYPE_CHECKING:
     import xgboost as xgb
 
 FEW_ROWS = 32
+MANY_ROWS = 4096  # from here on XGBoost takes all cores; below, threads cost more than they give
 
 
 @dataclass(frozen=True)
@@ -112,14 +116,15 @@ class TreeEnsemble:
     def __init__(self, raw: bytes | bytearray) -> None:
         self.raw = bytes(raw)
         self.trees = _read_trees(self.raw)
-        self._booster: xgb.Booster | None = None
+        self._boosters: dict[int, xgb.Booster] = {}
         self._lock = Lock()
 
     def inplace_predict(self, X: np.ndarray) -> np.ndarray:
         """Return predictions (n, t) float32 of rows X (n, d) float32 without NaN."""
         if len(X) <= FEW_ROWS:
             return self.trees.predict(np.ascontiguousarray(X, np.float32))
-        return np.asarray(self.booster.inplace_predict(X)).reshape(len(X), -1)
+        booster = self.booster(threads() if len(X) >= MANY_ROWS else 1)
+        return np.asarray(booster.inplace_predict(X)).reshape(len(X), -1)
 
     def save_raw(self, raw_format: str = "ubj") -> bytes:
         """Return the bytes it was read from.
@@ -131,16 +136,22 @@ class TreeEnsemble:
             raise ValueError(f"raw_format = {raw_format!r}; allowed: 'ubj'")
         return self.raw
 
-    @property
-    def booster(self) -> xgb.Booster:
-        """The model in XGBoost, which is imported when it is first asked for; one thread a call."""
+    def booster(self, n_threads: int) -> xgb.Booster:
+        """Return the model in XGBoost, which is imported when it is first asked for."""
         with self._lock:
-            if self._booster is None:
+            if n_threads not in self._boosters:
                 import xgboost as xgb
 
-                self._booster = xgb.Booster(model_file=bytearray(self.raw))
-                self._booster.set_param({"nthread": 1})
-            return self._booster
+                self._boosters[n_threads] = xgb.Booster(model_file=bytearray(self.raw))
+                self._boosters[n_threads].set_param({"nthread": n_threads})
+            return self._boosters[n_threads]
+
+
+@cache
+def threads() -> int:
+    """Return how many threads large batches take: the cores of this process, or fewer if OMP_NUM_THREADS says so."""
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return min(usable_cores(), int(limit)) if limit.isdigit() and int(limit) else usable_cores()
 
 
 # --- reading --------------------------------------------------------------------------------------------------------

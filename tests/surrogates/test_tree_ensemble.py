@@ -9,8 +9,9 @@ import xgboost as xgb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from surrogates import tree_ensemble
 from surrogates.exact_sums import for_exact_sums
-from surrogates.tree_ensemble import FEW_ROWS, TreeEnsemble
+from surrogates.tree_ensemble import FEW_ROWS, MANY_ROWS, TreeEnsemble
 from surrogates.ubjson import parse_ubjson
 
 RNG = np.random.default_rng(0)
@@ -44,6 +45,22 @@ def test_predictions_have_the_bits_of_xgboosts(name, n):
     np.testing.assert_array_equal(ensemble.inplace_predict(X[:n]), expected)
     np.testing.assert_array_equal(ensemble.trees.predict(X[:n]), expected)
     np.testing.assert_array_equal(ensemble.inplace_predict(np.asfortranarray(X[:n])), expected)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_large_batches_have_the_same_bits_in_any_number_of_threads(monkeypatch, n_threads):
+    monkeypatch.setattr(tree_ensemble, "threads", lambda: n_threads)
+    model = MODELS["three targets"]
+    ensemble = TreeEnsemble(model.save_raw("ubj"))
+    rows = np.tile(X, (MANY_ROWS // len(X) + 1, 1))
+    np.testing.assert_array_equal(ensemble.inplace_predict(rows), ensemble.trees.predict(rows))
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("1", 1), ("", 4), ("9", 4), ("x", 4), ("0", 4)])
+def test_threads_are_those_of_the_process(monkeypatch, limit, expected):
+    monkeypatch.setattr(tree_ensemble, "usable_cores", lambda: 4)
+    monkeypatch.setenv("OMP_NUM_THREADS", limit)
+    assert tree_ensemble.threads.__wrapped__() == expected
 
 
 def test_rows_beside_a_threshold_go_where_xgboost_sends_them():
