@@ -47,6 +47,8 @@ def main() -> None:
             frame = MeasurementTable(table).read()
             ship(frame, scale, folder, command=_command(), n_jobs=options.jobs, tree_baselines=options.baselines)
             print(f"gpt-{scale}: fitted in {time.perf_counter() - start:.0f} s: {folder}", flush=True)
+    for scale in options.scales:
+        folder = options.out / f"gpt-{scale}"
         if options.fronts or not (folder / "fronts.json").is_file():
             ship_fronts(load_space_model(folder), folder, seed=0)
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())

@@ -2,7 +2,7 @@
 
 Works on gene arrays, thousands at a time. Children are mutated, crossed or get two blocks swapped: a swap changes
 where heads and neurons are (perplexity) and not how many there are (hardware cost). At the end every neighbour of the
-front is tried until none improves it.
+front is tried, and those of what that adds, for some rounds.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from surrogates.layer_features import LayerFeatures
 from surrogates.reference_fronts import ReferenceFront
 
 Evaluate = Callable[[np.ndarray], np.ndarray]  # genes (n, g) -> values (n, 2), minimised
-_MOST = 400  # points of a front that is searched on
+_MOST = 200  # points of a front that is searched on
 
 
 def frozen_front(
     evaluate: Evaluate, features: LayerFeatures, rng: np.random.Generator, *,
-    generations: int = 40, children: int = 4000, sweeps: int = 12,
+    generations: int = 40, children: int = 2000, sweeps: int = 8,
 ) -> ReferenceFront:  # fmt: skip
     """Search for the front of two objectives.
 
@@ -31,19 +31,21 @@ def frozen_front(
         rng: source of all randomness.
         generations: of the evolutionary search.
         children: evaluated in each.
-        sweeps: of the final local search, at most.
+        sweeps: rounds of the final local search, at most; each tries the neighbours of points that are new.
     """
     genes = features.check(np.concatenate([random_genes(features, 4 * children, rng), corners(features)]))
     genes, values = _front(genes, evaluate(genes))
     for _ in range(generations):
         new = offspring(features, genes, children, rng)
         genes, values = _merge(genes, values, new, evaluate(new))
+    explored: set[bytes] = set()
     for _ in range(sweeps):
-        before = values
-        new = neighbours(features, genes)
-        genes, values = _merge(genes, values, new, evaluate(new))
-        if len(values) == len(before) and np.array_equal(values, before):
+        fresh = np.array([row.tobytes() not in explored for row in genes])
+        if not fresh.any():
             break
+        explored |= {row.tobytes() for row in genes[fresh]}
+        new = neighbours(features, genes[fresh])
+        genes, values = _merge(genes, values, new, evaluate(new))
     return ReferenceFront(values, values.min(axis=0), values.max(axis=0), genes)
 
 

@@ -43,8 +43,8 @@ def help_text() -> str:
             *lines,
             "",
             "paretolm <command> --help     all settings of a command",
-            "paretolm <command> --cfg job  the configuration it would run with",
-            "Settings are Hydra overrides: paretolm train space=tiny trainer.max_steps=500",
+            "Most take Hydra overrides (paretolm train space=tiny trainer.max_steps=500; --cfg job prints the",
+            "configuration); query, devices, metrics, card and adapt take plain options (--space gpt-s).",
         ]
     )
 
