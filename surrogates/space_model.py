@@ -12,14 +12,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-import xgboost as xgb
 
 from supernet.space import SearchSpace
 from surrogates.campaign import TargetKey
 from surrogates.layer_features import LayerFeatures
 from surrogates.packing_features import packing
+
+if TYPE_CHECKING:
+    import xgboost as xgb
+
+    from surrogates.tree_ensemble import TreeEnsemble
 
 TABLES: Mapping[str, Callable[[LayerFeatures, np.ndarray], np.ndarray]] = {
     "layers": LayerFeatures.trees,
@@ -56,7 +61,7 @@ class Residual:
         outputs: (t,) which of the booster's outputs is whose; None for all in order.
     """
 
-    booster: xgb.Booster
+    booster: xgb.Booster | TreeEnsemble
     targets: np.ndarray
     scale: np.ndarray
     table: str

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xgboost as xgb
 
 from supernet.artifacts import atomic_folder, read_json, versions, write_json
 from supernet.space import SearchSpace
 from surrogates.campaign import TargetKey
 from surrogates.packing_features import packing_names
 from surrogates.space_model import Residual, SpaceModel, Spread, Trend
+from surrogates.tree_ensemble import TreeEnsemble
 
 FORMAT = 1
 WHAT = "paretolm benchmark"
@@ -117,8 +117,7 @@ def _read(folder: Path, card: Mapping[str, Any]) -> SpaceModel:
 
 
 def _residual(path: Path, name: str, arrays: Mapping[str, np.ndarray]) -> Residual:
-    booster = xgb.Booster(model_file=bytearray(path.read_bytes()))
-    booster.set_param({"nthread": 1})  # a query is small: threads cost more than they give
+    booster = TreeEnsemble(path.read_bytes())  # imports XGBoost for large batches only
     return Residual(booster, arrays[f"{name}.targets"], arrays[f"{name}.scale"], str(arrays[f"{name}.table"]))
 
 
