@@ -20,7 +20,7 @@ _MISTAKES = (ValueError, KeyError, FileNotFoundError)  # of what was asked for, 
 _inner_line: ContextVar[str | None] = ContextVar("inner_line", default=None)  # of a command inside another one
 _ORDER = (
     "demo", "query", "devices", "metrics", "card", "train", "evaluate", "profile", "import", "adapt", "fit", "search",
-    "prune", "export", "report",
+    "proxies", "prune", "export", "report",
 )  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def help_text() -> str:
             "",
             "paretolm <command> --help     all settings of a command",
             "Most take Hydra overrides (paretolm train space=tiny trainer.max_steps=500; --cfg job prints the",
-            "configuration); query, devices, metrics, card and adapt take plain options (--space gpt-s).",
+            "configuration); query, devices, metrics, card, adapt and proxies take plain options (--space gpt-s).",
         ]
     )
 
