@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
@@ -69,7 +70,13 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     sys.argv = [f"paretolm {name}", *rest]
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # jobs that share cores starve each other when threads spin
-    return int(known[name].load()() or 0)
+    try:
+        status = int(known[name].load()() or 0)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader went away (paretolm card | head)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return status
 
 
 def run_hydra(task: Callable[[DictConfig], Any], config_name: str) -> int:

@@ -1,5 +1,6 @@
 """The console script: commands, help, errors, and commands inside commands."""
 
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -92,3 +93,11 @@ def test_a_mistake_found_by_a_class_that_hydra_builds_is_one_line(tmp_path):
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("paretolm train: no text at /no/such/text")
     assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    script = "import sys; from supernet.dispatch import main; sys.exit(main(['card', '--space', 'gpt-s']))"
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=60) == 128 + signal.SIGPIPE
