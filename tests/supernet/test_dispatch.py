@@ -45,7 +45,17 @@ def test_version_and_empty_call(capsys):
     assert "Usage: paretolm" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", sorted(commands()))
+PLAIN = {"query", "devices", "metrics", "card", "adapt", "proxies"}  # no Hydra: plain options
+
+
+@pytest.mark.parametrize("name", sorted(PLAIN))
+def test_plain_commands_tell_their_options(name, tmp_path):
+    done = paretolm(name, "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: paretolm {name}")
+
+
+@pytest.mark.parametrize("name", sorted(set(commands()) - PLAIN))
 def test_every_command_composes_outside_the_checkout(name, tmp_path):
     done = paretolm(name, "--cfg", "job", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
