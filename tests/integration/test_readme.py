@@ -56,7 +56,7 @@ def measure_mybox(archs_file, table):
 
 def test_plain_commands_run_in_the_order_given(tmp_path):
     medium = load_space("gpt-m").sample_unique(3, np.random.default_rng(0))
-    (tmp_path / "archs.txt").write_text("".join(f"{arch.id}\n" for arch in medium))
+    (tmp_path / "medium.txt").write_text("".join(f"{arch.id}\n" for arch in medium))
     ran = 0
     for words in COMMANDS:
         if words[:2] == ["paretolm", "profile"] and "archs.file=archs.txt" in words:
