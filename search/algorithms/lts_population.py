@@ -66,7 +66,8 @@ def _strict_front_2d(points: Floats) -> NDArray[np.bool_]:
 def lower_convex_hull(values: ArrayLike) -> NDArray[np.bool_]:
     """Return which points (n,) some non-negative weighting of the objectives prefers: the front of LTS's slides.
 
-    Two objectives take one pass over the sorted front, more take a linear program a point (`pareto.convex_front`).
+    Two objectives take one pass over the sorted front, more take a linear program a point (`pareto.convex_front`),
+    which is a hundred times slower.
 
     Example:
         >>> lower_convex_hull([[0.0, 1.0], [0.6, 0.6], [1.0, 0.0]]).tolist()
