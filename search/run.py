@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from search.algorithms.free_problem import with_free_problem
 from search.algorithms.optimizer import Optimizer, OptimizerFactory
 from search.budget import Budget, Constraint, check_reachable, constrain
 from search.objectives import Objective
@@ -110,7 +111,8 @@ def run_search(
         raise ValueError(f"n_evaluations = {n_evaluations}, batch = {batch}: both must be at least 1")
     constraints = constrain(budgets, objectives, space)
     problem = Problem(space, tuple(objectives), tuple(constraints))
-    optimizer = algorithm(space, rng=np.random.default_rng(seed))
+    builder = with_free_problem(algorithm, space, objectives, budgets=constraints)
+    optimizer = builder(space, rng=np.random.default_rng(seed))
     search = _Search(problem, optimizer, seed, Path(run_dir) if run_dir else None)
     if not search.resume():
         check_reachable(constraints, space, np.random.default_rng([seed, 1]))

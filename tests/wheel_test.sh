@@ -13,7 +13,9 @@ mkdir "$work/elsewhere" && cd "$work/elsewhere"
 export PATH="$work/env/bin:$PATH" HF_HUB_OFFLINE=1
 paretolm --help
 paretolm train --cfg job >train.yaml && grep -q '^sampler:' train.yaml
-for space in gpt-s gpt-m gpt-l; do paretolm query --space "$space" --sample 2 --metric latency,perplexity | grep -q h100; done
+for space in gpt-s gpt-m gpt-l; do
+  paretolm query --space "$space" --sample 2 --metric latency,perplexity >query.txt && grep -q h100 query.txt
+done
 paretolm demo --smoke
 test -s runs/demo/summary.json && test -s runs/demo/report.html
 echo "wheel test: the wheel works outside the checkout"

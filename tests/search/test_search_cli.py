@@ -21,6 +21,8 @@ from supernet.space import SearchSpace
 from surrogates.fit import fit_surrogates
 from surrogates.store import load_set, save_set
 
+ALGORITHMS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf/algorithm").glob("*.yaml"))
+
 SPACE = SearchSpace(
     name="cli", n_embd=(16, 32, 48), n_layer=(1, 2, 3), n_head=(1, 2, 3), mlp_ratio=(1, 2, 4),
     config={"head_size": 16, "vocab_size": 256, "padded_vocab_size": 256, "block_size": 16},
@@ -121,7 +123,7 @@ def test_a_mistake_ends_with_one_clear_message(surrogates, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("algorithm", ["nsga2", "nsga2-100", "random"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("objectives", ["perplexity-latency", "live-perplexity", "params-latency"])
 def test_every_configuration_composes(algorithm, objectives):
     from hydra import compose, initialize_config_module
@@ -142,6 +144,16 @@ def test_parameters_against_latency_needs_no_quality(surrogates, tmp_path):
     result = SearchResult.load(tmp_path / "out")
     assert result.names == ["-n_params_decoder", "latency_ms"]
     assert result.details["standings"] == []
+
+
+@pytest.mark.parametrize("algorithm", ["lts-warm-start", "mo-rea", "local-search", "nsga3", "sms-emoa"])
+def test_every_algorithm_searches_from_the_command_line(surrogates, tmp_path, algorithm):
+    done = paretolm(
+        "search", f"surrogates={surrogates}", "objectives=perplexity-latency", f"algorithm={algorithm}",
+        "n_evaluations=60", "progress=false", "run_dir=out", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(SearchResult.load(tmp_path / "out").evaluations) == 60
 
 
 @pytest.mark.slow
