@@ -65,7 +65,8 @@ def test_larger_networks_take_longer_and_predict_better(b):
         assert (small > large) == (metric == "perplexity")
 
 
-def test_intervals_hold_the_median_and_those_of_published_values_are_no_narrower(b):
+def test_intervals_hold_the_median_and_those_of_published_values_are_wider_as_a_rule(b):
+    ratios = []
     genes = random_genes(b, 50)
     asked = {"quantiles": (0.05, 0.5, 0.95)}
     device, published = (b.query(genes, **asked, drift=drift) for drift in (False, True))
@@ -73,7 +74,10 @@ def test_intervals_hold_the_median_and_those_of_published_values_are_no_narrower
         low, middle, high = (device[(*target, stat)] for stat in ("q0.05", "q0.5", "q0.95"))
         assert ((low <= middle) & (middle <= high)).all()
         wide = published[(*target, "q0.95")] - published[(*target, "q0.05")]
-        assert wide.sum() >= 0.9 * (high - low).sum()
+        if (high > low).any():  # exact costs have no interval
+            ratios.append(wide.sum() / (high - low).sum())
+    assert np.median(ratios) > 1.1  # where a clock cannot touch a target, or on v100, drift changes nothing
+    assert min(ratios) > 0.7
 
 
 def test_frozen_bounds_belong_to_the_model(b):
