@@ -30,7 +30,7 @@ class LayerFeatures:
         >>> features.linear_names[:6]
         ('bias', 'blocks_attention=0', 'blocks_attention=1', 'blocks_mlp=1', 'bias*blocks_attention=0', 'bias*blocks_attention=1')
         >>> features.linear(np.array([[1, 0, 1, 1, 0, 1, 1]]))[0, :4]  # two blocks, one with the second choice of heads
-        array([0., 1., 1., 2.])
+        array([1., 1., 1., 2.])
     """  # noqa: E501
 
     def __init__(self, space: SearchSpace) -> None:

@@ -76,9 +76,13 @@ def test_gradients_are_the_extracted_models_inside_and_zero_outside(family, tied
             if name not in plan.parameters:
                 assert parameter.grad is None, name
                 continue
-            expected = torch.zeros_like(parameter)
-            plan.parameters[name].assign(expected, inner[plan.subnet_names[name]].grad)
-            assert torch.equal(parameter.grad, expected), (name, arch.id)
+            expected, inside = torch.zeros_like(parameter), torch.zeros_like(parameter)
+            gradient = inner[plan.subnet_names[name]].grad
+            plan.parameters[name].assign(expected, gradient)
+            plan.parameters[name].assign(inside, torch.ones_like(gradient))
+            assert not parameter.grad[inside == 0].any(), (name, arch.id)
+            # the same bits on some CPUs; on others matrix products of strided weights add up in another order
+            torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_gradients_of_several_subnets_add_up():

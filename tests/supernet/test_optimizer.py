@@ -47,7 +47,10 @@ def test_three_steps_on_a_subnet_equal_three_steps_on_the_extracted_model(fused)
         outside = before[name].clone()
         if name in plan.parameters:
             selection = plan.parameters[name]
-            torch.testing.assert_close(selection.select(parameter), trained[plan.subnet_names[name]])
+            # AdamW divides tiny gradients by their size, and not every CPU adds in the same order
+            torch.testing.assert_close(
+                selection.select(parameter), trained[plan.subnet_names[name]], rtol=1e-3, atol=5e-4
+            )
             selection.assign(outside, selection.select(parameter.detach()))
         assert torch.equal(outside, parameter.detach()), f"{name} moved outside the selection"
 
