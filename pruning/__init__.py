@@ -1,0 +1,1 @@
+"""Pruning: a pretrained network made smaller for a budget, its weights reconstructed and not only ranked."""

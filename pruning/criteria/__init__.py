@@ -1,0 +1,1 @@
+"""Importance criteria, one family a file; `pruning.importance` knows them by name."""

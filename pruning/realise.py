@@ -1,0 +1,258 @@
+"""Make the final pruned network: moments are collected again, layer by layer, behind what is already pruned.
+
+The overlays of a search come from the dense network's activations. A pruned network's later layers see other inputs;
+here every projection is solved for the inputs it will really get (SlimGPT, ZipLM).
+
+Shapes: n blocks of calibration text, B of a batch, T tokens, C n_embd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import litgpt
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pruning.calibration import check_blocks
+from pruning.collection import Enough, autocast, eval_mode, hooks
+from pruning.input_statistics import InputStatistics
+from pruning.levels import Level, is_whole, kept_inputs, levels_of, nested_order
+from pruning.moments import check_finite
+from pruning.overlay import OverlaySettings
+from pruning.pruned import Pruned, add_biases, put_projection
+from pruning.reconstruction import PrefixSolver, Solution
+from pruning.structure import Part, Sizes, output_projection
+from pruning.target_fit import TargetFit
+from supernet.architecture import Architecture
+from supernet.extract import extract
+from supernet.model import Supernet
+from supernet.tokens import TokenBlocks
+
+Target = Literal["own", "dense"]
+
+
+def realise(
+    supernet: Supernet,
+    arch: Architecture,
+    blocks: Tensor | np.ndarray | TokenBlocks,
+    *,
+    settings: OverlaySettings | None = None,
+    target: Target = "own",
+    batch_size: int = 4,
+    precision: str = "32",
+    progress: bool = False,
+) -> Pruned:
+    """Return the pruned network `arch`, every projection solved behind the pruned layers before it.
+
+    Args:
+        supernet: the importance-ordered network; left as it is.
+        arch: the sub-network.
+        blocks: (n, T) calibration token ids.
+        settings: as in `OverlayDatabase`.
+        target: "own": each part should give what its unpruned self gives on the same inputs. "dense": the residual
+            stream should be the dense network's, so that later projections, whole ones too, make up for the errors of
+            earlier ones.
+        batch_size: blocks of one forward.
+        precision: "32", or "bf16" for autocast to bfloat16.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: the supernet does not contain `arch`, unusable blocks, an unknown target, or target="dense" for a
+            family with norms after attention or MLP.
+    """
+    ids, settings = check_blocks(blocks, supernet), settings or OverlaySettings()
+    config = supernet.config
+    if target not in ("own", "dense"):
+        raise ValueError(f"target = {target!r}; allowed: own, dense")
+    if target == "dense" and (config.post_attention_norm or config.post_mlp_norm):
+        raise ValueError("target='dense' is not for families with norms after attention or MLP: use target='own'")
+    gpt = extract(supernet, arch)
+    levels = {(position, part): level for position, _, part, level in levels_of(arch)}
+    if settings.intercept and (target == "dense" or any(not is_whole(config, p, v) for (_, p), v in levels.items())):
+        arch = add_biases(gpt, arch)
+    place = next(supernet.parameters()).device
+    with eval_mode(supernet), eval_mode(gpt), torch.no_grad(), autocast(place, precision):
+        stream = Stream.start(gpt, ids.to(place), batch_size)
+        maker = _Own(supernet, arch, settings) if target == "own" else _Dense(supernet, arch, settings, ids, batch_size)
+        for position, block in enumerate(tqdm(gpt.transformer.h, unit="layer", desc="realise", disable=not progress)):
+            for part in ("attention", "mlp"):
+                if (position, part) in levels:
+                    solution = maker.solve(stream, position, block, part, levels[position, part])
+                    if solution is not None:
+                        put_projection(block, part, solution)
+            stream = stream.after(block, position)
+    return Pruned(gpt, arch)
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """The residual stream before one block, on all calibration blocks.
+
+    Attributes:
+        states: (n, T, C).
+        rope: what else each block gets (cos, sin and no mask).
+        batch_size: blocks of one forward.
+    """
+
+    states: Tensor
+    rope: tuple[tuple[Any, ...], ...]
+    batch_size: int
+
+    @classmethod
+    def start(cls, gpt: litgpt.GPT, ids: Tensor, batch_size: int) -> Stream:
+        """Return the stream before the first block."""
+        blocks = list(gpt.transformer.h)
+        rope: list[tuple[Any, ...]] = []
+        handles = [b.register_forward_pre_hook(lambda _, args: rope.append(args[1:])) for b in blocks]
+        try:
+            gpt(ids[:1])
+        finally:
+            for handle in handles:
+                handle.remove()
+        states = [_caught(blocks[0], partial(gpt, batch)) for batch in ids.split(batch_size)]
+        return cls(torch.cat(states), tuple(rope), batch_size)
+
+    def batches(self) -> Iterator[Tensor]:
+        """Yield the states in batches, (B, T, C)."""
+        yield from self.states.split(self.batch_size)
+
+    def after(self, block: nn.Module, position: int) -> Stream:
+        """Return the stream after a block."""
+        return replace(self, states=torch.cat([block(x, *self.rope[position]) for x in self.batches()]))
+
+    def inputs(self, block: nn.Module, position: int, module: nn.Module) -> Iterator[Tensor]:
+        """Yield what `module`, somewhere in `block`, gets as input; the forward ends there."""
+        for x in self.batches():
+            yield _caught(module, partial(block, x, *self.rope[position]))
+
+
+def _caught(module: nn.Module, call: Callable[[], Any]) -> Tensor:
+    """Return the input that `module` gets during `call`, which ends there."""
+    found: list[Tensor] = []
+
+    def catch(x: Tensor) -> None:
+        found.append(x)
+        raise Enough
+
+    with hooks([(module, "before", catch)]), suppress(Enough):
+        call()
+    return found[0]
+
+
+class _Own:
+    """Each part should give what its unpruned self gives on the inputs that it gets behind the pruned layers."""
+
+    def __init__(self, supernet: Supernet, arch: Architecture, settings: OverlaySettings) -> None:
+        self.config, self.settings = supernet.config, settings
+        sizes, n = Sizes.of(self.config), arch.n_layer
+        bias = arch.bias and self.config.bias
+        if arch.n_embd == self.config.n_embd and bias == self.config.bias:
+            self.wide = [supernet.transformer.h[layer] for layer in arch.layers]
+        else:  # the whole inside of the blocks at the sub-network's width
+            whole = Architecture(
+                arch.n_embd, (sizes.n_head,) * n, (sizes.n_query_groups,) * n, (sizes.intermediate_size,) * n,
+                arch.layers, bias,
+            )  # fmt: skip
+            self.wide = list(extract(supernet, whole).transformer.h)
+
+    def solve(self, stream: Stream, position: int, block: nn.Module, part: Part, level: Level) -> Solution | None:
+        """Return the projection of a level of one part, or None where all of the part stays."""
+        if is_whole(self.config, part, level):
+            return None
+        wide = self.wide[position]
+        projection = output_projection(wide, part)
+        assert projection is not None
+        sums = InputStatistics(projection.in_features, device=projection.weight.device)
+        for x in self._inputs(stream, position, block, wide, part, projection):
+            sums.add(x)
+        where = f"layer {position} of the pruned network, {part}"
+        order = torch.tensor(nested_order(self.config, part, level), device=projection.weight.device)
+        solver = PrefixSolver(
+            projection.weight[:, order], check_finite(sums.result(), f"inputs of {where}").reordered(order),
+            damping=self.settings.damping, reconstruct=self.settings.reconstruct, intercept=self.settings.intercept,
+            where=where,
+        )  # fmt: skip
+        return solver.solve(len(kept_inputs(self.config, part, level)))
+
+    def _inputs(
+        self, stream: Stream, position: int, block: Any, wide: Any, part: Part, projection: nn.Module
+    ) -> Iterator[Tensor]:
+        if part == "attention":
+            yield from stream.inputs(wide, position, projection)
+            return
+        pruned, block.mlp = block.mlp, wide.mlp  # the whole MLP behind the pruned attention
+        try:
+            yield from stream.inputs(block, position, projection)
+        finally:
+            block.mlp = pruned
+
+
+class _Dense:
+    """The residual stream should be the dense network's."""
+
+    def __init__(
+        self, supernet: Supernet, arch: Architecture, settings: OverlaySettings, ids: Tensor, batch_size: int
+    ) -> None:
+        self.supernet, self.arch, self.settings = supernet, arch, settings
+        place = next(supernet.parameters()).device
+        self.layer, self.stream = 0, Stream.start(supernet, ids.to(place), batch_size)
+
+    def solve(self, stream: Stream, position: int, block: nn.Module, part: Part, level: Level) -> Solution | None:
+        """Return the projection of one part nearest to the dense network's residual stream."""
+        if not self.settings.reconstruct and not self.settings.intercept:
+            return None
+        self._advance(self.arch.layers[position])
+        projection = output_projection(block, part)
+        assert projection is not None
+        weight = projection.weight
+        fit = TargetFit(projection.in_features, projection.out_features, device=weight.device)
+        targets = self._targets(part)
+        for x, state, wanted in zip(
+            stream.inputs(block, position, projection),
+            self._states(stream, position, block, part),
+            targets,
+            strict=True,
+        ):
+            residual = wanted[..., : state.shape[-1]] - state
+            fit.add(x, residual if projection.bias is None else residual - projection.bias)
+        return fit.solve(
+            weight, damping=self.settings.damping, intercept=self.settings.intercept,
+            where=f"layer {position} of the pruned network, {part}",
+        )  # fmt: skip
+
+    def _advance(self, layer: int) -> None:
+        """Run the dense network up to, and without, a block."""
+        while self.layer < layer:
+            self.stream = self.stream.after(self.supernet.transformer.h[self.layer], self.layer)
+            self.layer += 1
+
+    def _targets(self, part: Part) -> Iterator[Tensor]:
+        """Yield the dense residual stream after a part of the current block."""
+        block = self.supernet.transformer.h[self.layer]
+        yield from _after_part(self.stream, self.layer, block, part)
+
+    def _states(self, stream: Stream, position: int, block: nn.Module, part: Part) -> Iterator[Tensor]:
+        """Yield the pruned residual stream that a part's output is added to."""
+        if part == "attention":
+            yield from stream.batches()
+        else:
+            yield from _after_part(stream, position, block, "attention")
+
+
+def _after_part(stream: Stream, position: int, block: Any, part: Part) -> Iterator[Tensor]:
+    """Yield the residual stream after a block's attention, or after the block."""
+    for x in stream.batches():
+        if part == "mlp":
+            yield block(x, *stream.rope[position])
+            continue
+        found: list[Tensor] = []
+        with hooks([(block.post_attention_norm, "after", found.append)]):
+            block(x, *stream.rope[position])
+        yield x + found[0] if found else x
