@@ -12,9 +12,18 @@ STORIES = Path(__file__).parents[2].parent / "shared" / "models" / "stories260K"
 MAIN_FAMILIES = ("llama-gqa6", "llama-mha", "qwen2", "qwen3", "pythia", "gemma", "gemma2", "olmo2", "phi", "llama-bias")
 
 __all__ = [
-    "FAMILIES", "MAIN_FAMILIES", "STORIES", "blocks_for", "build_supernet", "largest_arch", "random_arch",
-    "random_tokens", "recorded_inputs",
+    "FAMILIES", "MAIN_FAMILIES", "STORIES", "blocks_for", "build_supernet", "calm_supernet", "largest_arch",
+    "random_arch", "random_tokens", "recorded_inputs",
 ]  # fmt: skip
+
+
+def calm_supernet(family, **changes):
+    """Return a random supernet with weights as small as a trained one's, which does not amplify rounding."""
+    supernet = build_supernet(family, **changes)
+    with torch.no_grad():
+        for parameter in supernet.parameters():
+            parameter.mul_(0.4 if parameter.dim() == 2 else 1)
+    return supernet
 
 
 def blocks_for(supernet, *, n=6, length=16, seed=0):
