@@ -1,0 +1,247 @@
+"""What a comparison says, in sentences made from its numbers: where the default fails, what counting is worth, ties.
+
+Nothing is claimed that a number does not show: "better" means a lower median, "significantly" a paired Wilcoxon test
+with p < 0.05 after Holm's correction over all pairs and cases of the group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from search.comparison.analysis import RANDOM, Analysis
+from search.comparison.bar import AgainstBaseline, Bar
+from search.comparison.data_notes import data_texts
+from search.comparison.method_styles import method_label
+from search.comparison.other_indicators import indicator_text
+from search.comparison.standings import Outcomes, Standings, median_cost
+from search.comparison.wording import cases_text, listed, percents, span
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One conclusion.
+
+    Attributes:
+        topic: what it is about, one or two words.
+        text: a sentence or more.
+    """
+
+    topic: str
+    text: str
+
+
+def findings(analysis: Analysis) -> list[Finding]:
+    """Return the conclusions, the bar first, what is missing from the data last."""
+    out = [Finding("The bar", bar_text(analysis))]
+    for name, rows, found in (
+        ("Counting or searching, whole space", analysis.against_whole, analysis.whole),
+        ("Counting or searching, within a width", analysis.against_within, analysis.within),
+    ):
+        if rows and found[analysis.final].units:
+            out.append(Finding(name, " ".join(counting_text(analysis, rows, at) for at in analysis.budgets)))
+    out += [Finding("Catching up", text) for text in [catch_up_text(analysis)] if text]
+    out += [Finding("Fronts of counting", text) for text in [variants_text(analysis)] if text]
+    out += [Finding("Against random search", text) for text in random_texts(analysis)]
+    for name, group in (("whole space", analysis.whole), ("within a width", analysis.within)):
+        text = leader_text(group[analysis.final], analysis.default)
+        out += [Finding(f"Average ranks, {name}", text)] if text else []
+    out += [Finding("Other cases", text) for text in special_texts(analysis)]
+    out += [Finding("Other indicators", text) for text in [indicator_text(analysis)] if text]
+    out += [Finding("The data", text) for text in data_texts(analysis)]
+    return out
+
+
+def headline(analysis: Analysis) -> str:
+    """Return the result in a sentence or two."""
+    return bar_text(analysis, with_losses=False)
+
+
+# --- the bar ------------------------------------------------------------------------------------------------------
+
+
+def bar_text(analysis: Analysis, *, with_losses: bool = True) -> str:
+    """Say whether the default clears the bar, what does if not, and where it fails."""
+    if not analysis.bars:
+        return f"No searching method has {analysis.final} evaluations."
+    first = analysis.bars[0]
+    if first.method != analysis.default:
+        name = method_label(analysis.default)
+        return f"{name} has no runs of {analysis.final} evaluations. {_best_of(analysis.bars)}"
+    text = f"{_score(first)}: it {'clears' if first.passes else 'does not clear'} the bar ({_needed(first)})."
+    if not first.passes and len(analysis.bars) > 1:
+        text += f" {_best_of(analysis.bars)}"
+    return f"{text} {_losses(analysis, first)}".strip() if with_losses else text
+
+
+def _score(bar: Bar) -> str:
+    n = len(bar.rows)
+    return (
+        f"After {bar.at} evaluations {method_label(bar.method)} has a lower median regret than every other method on "
+        f"{bar.n_best} of {cases_text(n)}, and than the parameter-count front on {bar.n_above_baseline} of {n}"
+    )
+
+
+def _needed(bar: Bar) -> str:
+    return f"at least {bar.n_needed} of {len(bar.rows)}, and every front"
+
+
+def _best_of(bars: Sequence[Bar]) -> str:
+    best = max(bars, key=lambda bar: (bar.passes, bar.n_best, bar.n_above_baseline))
+    if not best.n_best:
+        return "No method is the best on any case."
+    verdict = "clears it" if best.passes else "does not clear it either"
+    return (
+        f"The method that is the best on most cases is {method_label(best.method)}: on {best.n_best} of "
+        f"{len(best.rows)}, above the front on {best.n_above_baseline}; it {verdict}."
+    )
+
+
+def _losses(analysis: Analysis, bar: Bar) -> str:
+    lost = [
+        f"{analysis.labels[row.unit.case]} to {method_label(row.rival)} ({percents(row.regret, row.rival_regret)})"
+        for row in bar.rows
+        if not row.is_best
+    ]
+    level = [analysis.labels[row.unit.case] for row in bar.rows if not row.beats_baseline]
+    text = f"It is not the best on {listed(lost)}." if lost else ""
+    return f"{text} It is not better than the front on {listed(level)}.".strip() if level else text
+
+
+# --- counting or searching ----------------------------------------------------------------------------------------
+
+
+def counting_text(analysis: Analysis, rows: Sequence[AgainstBaseline], at: int) -> str:
+    """Say for one budget how the default and the best other method stand against the parameter-count front."""
+    here = [row for row in rows if row.at == at]
+    if not here:
+        return ""
+    default = [row for row in here if row.method == analysis.default]
+    others = sorted((row for row in here if row.method != analysis.default),
+                    key=lambda row: (-row.lower, -row.better, row.worse, row.method))  # fmt: skip
+    n = here[0].n_units
+    paid = here[0].n_affordable
+    start = f"At {at} evaluations" + ("" if paid == n else f" (the front costs more on {n - paid} of {n})")
+    parts = [_against(row) for row in default]
+    if others and others[0].lower:
+        same = [row for row in others if row.lower == others[0].lower and row.better == others[0].better]
+        parts.append(f"of the others {' and '.join(method_label(row.method) for row in same[:2])} comes closest: "
+                     f"{_against(same[0], named=False)}" if len(same) <= 2 else
+                     f"{len(same)} others, e.g. {_against(same[0])}")  # fmt: skip
+    elif others:
+        parts.append(f"no other method is better than the front on any of {n}")
+    return f"{start}: {'; '.join(parts)}."
+
+
+def _against(row: AgainstBaseline, *, named: bool = True) -> str:
+    name = f"{method_label(row.method)} is " if named else ""
+    return (
+        f"{name}better than the front on {row.lower} of {row.n_units} "
+        f"(significantly better on {row.better}, worse on {row.worse})"
+    )
+
+
+def catch_up_text(analysis: Analysis) -> str:
+    """Say when searching methods are as good as the parameter-count front in the whole space."""
+    whole = set(analysis.whole[analysis.final].units)
+    parts = []
+    for method in analysis.searching:
+        found = [c for c in analysis.catch_ups if c.method == method and c.unit in whole]
+        if found and analysis.length(method) >= analysis.final:
+            reached = [c.median for c in found if np.isfinite(c.median)]
+            when = f", after {span(reached)}" if reached else ""
+            parts.append(f"{method_label(method)} on {len(reached)} of {len(found)}{when}")
+    costs = [median_cost(analysis.scores, unit, analysis.baseline) for unit in whole]
+    costs = [cost for cost in costs if np.isfinite(cost)]
+    if not parts or not costs:
+        return ""
+    return (
+        f"The front costs {span(costs)} evaluations. Within {analysis.final} the median run is as good as it: "
+        f"{'; '.join(parts)}."
+    )
+
+
+def variants_text(analysis: Analysis) -> str:
+    """Say which front of counting is the best over the main cases, at what it costs."""
+    units = analysis.whole[analysis.final].units
+    rows = []
+    for method in analysis.points:
+        known = [k for unit in units for entry, k in analysis.scores.methods.items() if entry == (*unit, method)]
+        if len(known) == len(units):
+            regret = float(np.mean([np.median(list(k.last().values())) for k in known]))
+            rows.append((regret, method, [float(np.median(k.lengths)) for k in known]))
+    if len(rows) < 2:
+        return ""
+    parts = [f"{method_label(m)} {percents(regret)} at {span(costs)} evaluations" for regret, m, costs in sorted(rows)]
+    return f"Mean over the cases of the median regret, whole space: {'; '.join(parts)}."
+
+
+# --- random search, ranks, other cases ----------------------------------------------------------------------------
+
+
+def random_texts(analysis: Analysis) -> list[str]:
+    """Say which searching methods are not told apart from random search, or are worse, at two budgets."""
+    out = []
+    for name, group in (("whole space", analysis.whole), ("within a width", analysis.within)):
+        for at in sorted({analysis.common, analysis.final}):
+            found = group[at]
+            rivals = [m.method for m in found.methods if m.method != RANDOM and m.method not in analysis.points]
+            counts = {m: found.outcomes(m, RANDOM) for m in rivals}
+            counts = {m: outcome for m, outcome in counts.items() if sum(outcome)}
+            if counts:
+                out.append(f"{at} evaluations, {name}: {_random_text(counts)}")
+    return out
+
+
+def _random_text(counts: Mapping[str, Outcomes]) -> str:
+    never = [method_label(m) for m, (better, worse, _) in counts.items() if not better and not worse]
+    losers = [f"{method_label(m)} (on {worse} of {better + worse + ties})"
+              for m, (better, worse, ties) in counts.items() if worse]  # fmt: skip
+    always = [method_label(m) for m, (_, worse, ties) in counts.items() if not worse and not ties]
+    parts = [f"significantly better than random search everywhere: {listed(always) or 'none'}"]
+    parts.append(f"not told apart from it anywhere: {listed(never) or 'none'}")
+    parts.append(f"significantly worse somewhere: {listed(losers) or 'none'}")
+    return "; ".join(parts) + "."
+
+
+def leader_text(found: Standings, default: str) -> str:
+    """Say who has the best average rank, and where the default stands."""
+    if not found.units or not found.ranked:
+        return ""
+    best = found.ranked[0]
+    text = (
+        f"After {found.at} evaluations {method_label(best.method)} has the best average rank, {best.rank:.1f} "
+        f"({best.rank_low:.1f} to {best.rank_high:.1f}) of {len(found.ranked)}, and the lowest median regret on "
+        f"{best.wins} of {len(found.units)} panels"
+    )
+    own = next((m for m in found.ranked if m.method == default), None)
+    if own is None or own.method == best.method:
+        return f"{text}."
+    outcome = found.outcomes(own.method, best.method)
+    return (
+        f"{text}; {method_label(own.method)} has rank {own.rank:.1f} ({own.rank_low:.1f} to {own.rank_high:.1f}) and "
+        f"{own.wins}: against {method_label(best.method)} it is significantly better on {outcome.better}, worse on "
+        f"{outcome.worse}, and not told apart on {outcome.open}."
+    )
+
+
+def special_texts(analysis: Analysis) -> list[str]:
+    """Say who is the best on every other case, and who is not told apart from it."""
+    found = analysis.special[analysis.final]
+    out = []
+    for unit in found.units:
+        order = found.order(unit)
+        if not order:
+            continue
+        best, regret = order[0]
+        level = [method_label(m) for m, _ in order[1:] if not _told_apart(found, unit.case, best, m)]
+        text = f"{analysis.labels[unit.case]}: {method_label(best)} has the lowest median regret, {percents(regret)}"
+        text += f"; not told apart from it: {listed(level)}." if level else ", significantly below every other method."
+        out.append(text)
+    return out
+
+
+def _told_apart(found: Standings, case: str, a: str, b: str) -> bool:
+    return any(p.winner for p in found.pairs if p.unit.case == case and {p.first, p.second} == {a, b})
