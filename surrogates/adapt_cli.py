@@ -98,7 +98,7 @@ def summary(device: AdaptedDevice) -> str:
 def _summary_lines(metric: AdaptedMetric) -> list[str]:
     from math import exp
 
-    from surrogates.calibration import rows_needed
+    from surrogates.levels import rows_needed
 
     report = metric.report
     rows = [("blend", f"what {metric.target.device} uses"), ("source", f"best source, {report.best_source.device}")]

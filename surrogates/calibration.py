@@ -13,57 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, floor
 from typing import Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
+from surrogates.levels import check_levels, levels_possible, rank
 from surrogates.models import out_of_fold
 from surrogates.prediction import FittedState, Prediction, Surrogate, checked_rows, log_where, shaped
-
-LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)  # the intervals that hold 50, 80 and 90 %, and the median
-
-
-def rows_needed(levels: Sequence[float]) -> int:
-    """Return how many residuals the quantiles at `levels` need: n >= q / (1 - q) for every q or 1 - q.
-
-    Raises:
-        ValueError: a level is not between 0 and 1.
-
-    Example:
-        >>> rows_needed([0.5]), rows_needed([0.05, 0.95]), rows_needed([0.99])
-        (1, 19, 99)
-    """
-    for level in levels:
-        if not 0 < level < 1:
-            raise ValueError(f"quantile level {level}: give numbers between 0 and 1, both excluded")
-    return max((ceil(max(q, 1 - q) / min(q, 1 - q) - 1e-9) for q in levels), default=1)
-
-
-def levels_possible(n: int, levels: Sequence[float] = LEVELS) -> tuple[float, ...]:
-    """Return those of `levels` that n residuals are enough for, ascending."""
-    return tuple(sorted(level for level in levels if rows_needed([level]) <= n))
-
-
-def rank(level: float, n: int) -> int:
-    """Return which of n residuals, counted from 1, is their finite-sample quantile: never too narrow.
-
-    Upper levels take ceil(level * (n + 1)) and lower ones floor(level * (n + 1)); rounding noise of the product does
-    not count.
-    """
-    position = level * (n + 1)
-    return ceil(position - 1e-9) if level >= 0.5 else floor(position + 1e-9)
-
-
-def check_levels(levels: Sequence[float], n: int) -> None:
-    """Raise ValueError when n residuals are too few for a quantile at one of `levels`; it says how many are needed."""
-    if n < (needed := rows_needed(levels)):
-        raise ValueError(
-            f"quantiles at {', '.join(f'{q:g}' for q in levels)} need at least {needed} rows, there are {n}: "
-            f"measure {needed - n} more, or ask for levels between {1 / (n + 1):.3g} and {n / (n + 1):.3g}"
-        )
 
 
 def signed_residuals(Y: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -193,12 +151,9 @@ class ConformalSurrogate(BaseEstimator):
         """
         X, targets, single = checked_rows(X, Y)
         Y = shaped(targets, single)
-        kept, held = kept_and_held(len(X), self.method, self.calibration_share, self.seed)
-        self.model_ = clone(self.model).fit(X[kept], Y[kept])
-        if self.method == "split":
-            predicted = self.model_.predict(X[held]).mean
-        else:
-            predicted = out_of_fold(self.model, X, Y, folds=self.folds, seed=self.seed)
+        self.model_, held, predicted = fitted_and_held(
+            self.model, X, Y, method=self.method, folds=self.folds, share=self.calibration_share, seed=self.seed
+        )
         self.calibration_ = ResidualQuantiles.of(Y[held], predicted)
         return self
 
@@ -225,6 +180,24 @@ class ConformalSurrogate(BaseEstimator):
         self.model_ = clone(self.model).restore(FittedState(inner, state.boosters))
         self.calibration_ = ResidualQuantiles(state.arrays["residuals"], state.arrays["residuals_log"])
         return self
+
+
+def fitted_and_held(
+    model: Surrogate, X: np.ndarray, Y: np.ndarray, *, method: str, folds: int, share: float, seed: int
+) -> tuple[Surrogate, np.ndarray, np.ndarray]:
+    """Fit a model and predict rows that calibrate it: rows kept apart ("split"), or all rows out of fold ("cross").
+
+    Returns:
+        The model, the indices (c,) of the rows that calibrate, and their predictions (c, t).
+
+    Raises:
+        ValueError: an unknown method, or too few rows.
+    """
+    kept, held = kept_and_held(len(X), method, share, seed)
+    fitted = clone(model).fit(X[kept], Y[kept])
+    if method == "split":
+        return fitted, held, fitted.predict(X[held]).mean
+    return fitted, held, out_of_fold(model, X, Y, folds=folds, seed=seed)
 
 
 def kept_and_held(n: int, method: str, calibration_share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

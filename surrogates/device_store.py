@@ -14,6 +14,7 @@ from supernet.space import SearchSpace
 from surrogates.adaptation_terms import Terms
 from surrogates.adapted import AdaptationReport, AdaptedDevice, AdaptedMetric, Blend
 from surrogates.campaign import TargetKey
+from surrogates.levels import levels_possible
 
 WHAT, FORMAT = "paretolm device", 1
 _CARD, _ARRAYS = "card.json", "arrays.npz"
@@ -88,8 +89,6 @@ def _card(device: AdaptedDevice, digests: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _metric_card(metric: AdaptedMetric) -> dict[str, Any]:
-    from surrogates.calibration import levels_possible
-
     report = metric.report
     levels = levels_possible(metric.n)
     return {

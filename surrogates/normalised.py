@@ -17,8 +17,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import KFold
 from sklearn.utils.validation import check_is_fitted
 
-from surrogates.calibration import around, kept_and_held, signed_residuals
-from surrogates.models import out_of_fold
+from surrogates.calibration import around, fitted_and_held, signed_residuals
 from surrogates.prediction import FittedState, Prediction, Surrogate, checked_rows, shaped
 from surrogates.quantile_grid import POINTS, QuantileGrid
 from surrogates.scale import KINDS, ScaleModel
@@ -178,12 +177,9 @@ class NormalisedSurrogate(BaseEstimator):
         """
         X, targets, single = checked_rows(X, Y)
         Y = shaped(targets, single)
-        kept, held = kept_and_held(len(X), self.method, self.calibration_share, self.seed)
-        self.model_ = clone(self.model).fit(X[kept], Y[kept])
-        if self.method == "split":
-            predicted = self.model_.predict(X[held]).mean
-        else:
-            predicted = out_of_fold(self.model, X, Y, folds=self.folds, seed=self.seed)
+        self.model_, held, predicted = fitted_and_held(
+            self.model, X, Y, method=self.method, folds=self.folds, share=self.calibration_share, seed=self.seed
+        )
         columns = tuple(self.columns)
         quantiles = NormalisedQuantiles.of(
             Y[held], predicted, widths=X[held, self.by], features=X[held][:, list(columns)], folds=self.folds,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from surrogates.calibration import LEVELS, check_levels, levels_possible, rank
+from surrogates.levels import LEVELS, check_levels, levels_possible, rank
 
 POINTS = 199  # levels 0.005, 0.010, ..., 0.995
 

@@ -18,7 +18,8 @@ from sklearn.base import BaseEstimator
 from sklearn.model_selection import KFold
 from sklearn.utils.validation import check_is_fitted
 
-from surrogates.calibration import LEVELS, check_levels, kept_and_held, levels_possible, rank
+from surrogates.calibration import kept_and_held
+from surrogates.levels import LEVELS, check_levels, levels_possible, rank
 from surrogates.prediction import (
     FittedState,
     Prediction,

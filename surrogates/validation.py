@@ -15,8 +15,9 @@ import numpy as np
 from scipy import stats
 from sklearn.model_selection import KFold
 
-from surrogates.calibration import ResidualQuantiles, rows_needed
+from surrogates.calibration import ResidualQuantiles
 from surrogates.intervals import Intervals
+from surrogates.levels import rows_needed
 from surrogates.prediction import Surrogate
 
 COVERAGES = (0.5, 0.8, 0.9)

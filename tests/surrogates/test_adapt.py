@@ -11,9 +11,10 @@ from surrogates.adapt import adapt_device, fit_blend
 from surrogates.adapt_input import MIN_ROWS, measured_values
 from surrogates.adaptation_terms import FEATURES, DeviceFeatures
 from surrogates.adapted import AdaptedDevice
-from surrogates.calibration import LEVELS, ResidualQuantiles
+from surrogates.calibration import ResidualQuantiles
 from surrogates.campaign import TargetKey
 from surrogates.layer_features import LayerFeatures
+from surrogates.levels import LEVELS
 from surrogates.targets import Targets
 
 MODEL = FakeModel()

@@ -3,7 +3,8 @@ import pytest
 from scipy import stats
 from sklearn.base import clone
 
-from surrogates.calibration import LEVELS, ConformalSurrogate, ResidualQuantiles, levels_possible, rows_needed
+from surrogates.calibration import ConformalSurrogate, ResidualQuantiles
+from surrogates.levels import LEVELS, levels_possible, rows_needed
 from surrogates.models import LinearSurrogate, XGBoostSurrogate
 
 
