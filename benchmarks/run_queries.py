@@ -11,23 +11,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import statistics
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import psutil
+from result_file import write_result
 
-from hw_profiles.device import current_device
-from supernet.artifacts import versions, write_json
 from supernet.encoding import from_genes, gene_sizes
 from surrogates import Benchmark
 
@@ -177,15 +174,7 @@ def main() -> None:
         results[space] = measure(space, **sizes)
         show(space, results[space])
     if options.output:
-        result = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "command": "python " + shlex.join(["benchmarks/run_queries.py", *sys.argv[1:]]),
-            "omp_num_threads": os.environ["OMP_NUM_THREADS"],
-            "machine": current_device("cpu").card,
-            "versions": versions(),
-            "spaces": results,
-        }
-        print(f"written to {write_json(options.output, result)}")
+        write_result(options.output, omp_num_threads=os.environ["OMP_NUM_THREADS"], spaces=results)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from search.algorithms.nsga2 import NSGA2
 from search.budget import Budget, Constraint, constrain
-from search.objectives import CostObjective, NegatedObjective, Objective
+from search.objectives import CostObjective, NegatedObjective, Objective, free_objectives
 from search.result import SearchResult, spread
 from search.run import Problem, run_search
 from supernet.architecture import Architecture
@@ -48,12 +48,7 @@ def parameter_count_front(
     Raises:
         ValueError: the objectives leave nothing to do: none is free, or all are.
     """
-    free = [o for o in objectives if o.is_free]
-    if not free or len(free) == len(objectives):
-        raise ValueError(
-            f"the parameter-count baseline stands in for a measured quality against free objectives; of "
-            f"{[o.name for o in objectives]} {len(free)} are free: give at least one of each kind"
-        )
+    free = free_objectives(objectives, "the parameter-count baseline")
     proxy = proxy or CostObjective("n_params_decoder", space.model_config)
     return run_search(
         space,

@@ -56,6 +56,25 @@ class Objective(Protocol):
         ...
 
 
+def free_objectives(objectives: Sequence[Objective], purpose: str) -> list[Objective]:
+    """Return those of the objectives that cost no evaluation of quality.
+
+    Args:
+        objectives: of a search.
+        purpose: what needs some of each kind, for the message.
+
+    Raises:
+        ValueError: none is free, or all are.
+    """
+    free = [o for o in objectives if o.is_free]
+    if not free or len(free) == len(objectives):
+        raise ValueError(
+            f"{purpose} stands in for a measured quality against free objectives; of "
+            f"{[o.name for o in objectives]} {len(free)} are free: give at least one of each kind"
+        )
+    return free
+
+
 # --- closed-form costs ------------------------------------------------------------------------------------------------
 
 COST_METRICS = tuple(metric.name for metric in METRICS.values() if metric.exact)

@@ -11,6 +11,7 @@ import numpy as np
 
 from supernet.encoding import genes_of
 from supernet.space import SearchSpace
+from surrogates.space_form import check_prefix_layers
 
 _PARTS = 4  # of the depth, for sums that show where heads and neurons are
 
@@ -34,12 +35,7 @@ class LayerFeatures:
     """  # noqa: E501
 
     def __init__(self, space: SearchSpace) -> None:
-        if space.layer_choice != "prefix" or not space.per_layer:
-            raise ValueError(
-                f"space {space.name!r} has layer_choice={space.layer_choice!r}, per_layer={space.per_layer}: these "
-                "features are of spaces with layer_choice='prefix' and per_layer=True"
-            )
-        self.space = space
+        self.space = check_prefix_layers(space, "these features")
         self.sizes = np.array([len(gene.choices) for gene in genes_of(space)], np.int64)
         self.head_size = space.model_config.head_size
         self.depths = np.array(space.n_layer, np.int64)

@@ -19,6 +19,7 @@ from hw_profiles.importers.hwgpt_protocol import architecture_from_canonical, ar
 from supernet.architecture import Architecture, parse_architecture
 from supernet.encoding import genes_of
 from supernet.space import SearchSpace
+from surrogates.space_form import check_prefix_layers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,12 +45,7 @@ class GeneReader:
     """
 
     def __init__(self, space: SearchSpace) -> None:
-        if space.layer_choice != "prefix" or not space.per_layer:
-            raise ValueError(
-                f"space {space.name!r} has layer_choice={space.layer_choice!r}, per_layer={space.per_layer}: queries "
-                "are of spaces with layer_choice='prefix' and per_layer=True"
-            )
-        self.space = space
+        self.space = check_prefix_layers(space, "queries")
         known = genes_of(space)
         self.names = [gene.name for gene in known]
         self._meanings = [gene.choices for gene in known]

@@ -16,7 +16,7 @@ import numpy as np
 from search.algorithms.gene_arrays import GeneArrays, Genes
 from search.algorithms.optimizer import OptimizerFactory
 from search.budget import Budget, Constraint, constrain
-from search.objectives import CostObjective, NegatedObjective, Objective
+from search.objectives import CostObjective, NegatedObjective, Objective, free_objectives
 from search.pareto import Floats
 from supernet.architecture import Architecture
 from supernet.space import SearchSpace
@@ -65,12 +65,7 @@ def free_problem(
     Raises:
         ValueError: the objectives leave nothing to do: none is free, or all are.
     """
-    free = [o for o in objectives if o.is_free]
-    if not free or len(free) == len(objectives):
-        raise ValueError(
-            f"the training-free front stands in for a measured quality against free objectives; of "
-            f"{[o.name for o in objectives]} {len(free)} are free: give at least one of each kind"
-        )
+    free = free_objectives(objectives, "the training-free front")
     limits = [c for c in constrain(budgets, objectives, space) if c.objective.is_free]
     minimised = [NegatedObjective(proxy or CostObjective("n_params_decoder", space.model_config)), *free]
     identity = "; ".join([*(o.identity for o in minimised), *(f"{c.budget} by {c.objective.identity}" for c in limits)])
