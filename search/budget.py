@@ -80,22 +80,37 @@ def constrain(
     Constraints, which are such pairs, stay as they are.
 
     Raises:
-        ValueError: nothing measures the metric; the message lists what is known.
+        ValueError: nothing measures the metric, or several devices do and none is named; the message lists them.
     """
-    known = [*objectives, *extra]
-    return [b if isinstance(b, Constraint) else Constraint(b, _measured_by(b, known, space)) for b in budgets]
+    return [
+        b if isinstance(b, Constraint) else Constraint(b, _measured_by(b, objectives, extra, space)) for b in budgets
+    ]
 
 
-def _measured_by(budget: Budget, objectives: Sequence[Objective], space: SearchSpace) -> Objective:
-    for objective in objectives:
-        metric = getattr(objective, "metric", objective.name)
-        device = getattr(objective, "device", None)
-        if budget.metric in (objective.name, metric) and budget.device in (None, device):
-            return objective
+def _measured_by(
+    budget: Budget, objectives: Sequence[Objective], extra: Sequence[Objective], space: SearchSpace
+) -> Objective:
+    for known in (objectives, extra):
+        found = [o for o in known if _measures(o, budget)]
+        devices = {_device(o) for o in found}
+        if len(devices) > 1:
+            names = ", ".join(sorted(str(device) for device in devices))
+            raise ValueError(f"budget {budget}: {budget.metric} is known on several devices, name one of {names}")
+        if found:
+            return found[0]
     if budget.metric in COST_METRICS:
         return CostObjective(budget.metric, space.model_config)
-    known = sorted({o.name for o in objectives if not o.name.startswith("-")} | set(COST_METRICS))
-    raise ValueError(f"budget {budget}: nothing measures it here; known metrics: {', '.join(known)}")
+    names = sorted({o.name for o in (*objectives, *extra) if not o.name.startswith("-")} | set(COST_METRICS))
+    raise ValueError(f"budget {budget}: nothing measures it here; known metrics: {', '.join(names)}")
+
+
+def _measures(objective: Objective, budget: Budget) -> bool:
+    names = (objective.name, getattr(objective, "metric", objective.name))
+    return budget.metric in names and budget.device in (None, _device(objective))
+
+
+def _device(objective: Objective) -> str | None:
+    return getattr(objective, "device", None)
 
 
 def check_reachable(

@@ -27,9 +27,10 @@ def _search(cfg: DictConfig) -> None:
     from supernet.dispatch import save_run_info
 
     context = _context(cfg)
+    objectives = [instantiate(node, context) for node in cfg.objectives.values()]
     study = run_study(
         context.space,
-        [instantiate(node, context) for node in cfg.objectives.values()],
+        objectives,
         algorithm=instantiate(cfg.algorithm),
         n_evaluations=cfg.n_evaluations,
         baselines=tuple(cfg.baselines),
@@ -38,7 +39,7 @@ def _search(cfg: DictConfig) -> None:
         seed=cfg.seed,
         run_dir=cfg.run_dir,
         budgets=budgets_from(_plain(cfg.budget)),
-        extra_objectives=budget_objectives(cfg.surrogates),
+        extra_objectives=budget_objectives(cfg.surrogates, objectives),
         progress=cfg.progress,
     )
     save_run_info(cfg, cfg.run_dir)

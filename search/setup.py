@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from search.benchmark_objectives import BenchmarkTarget, benchmark_targets, budget_targets
 from search.live import LivePerplexityObjective, Quality
 from search.objectives import CostObjective, NegatedObjective, Objective, SurrogateObjective
 from supernet.artifacts import read_json
@@ -17,7 +18,9 @@ from supernet.space import SearchSpace
 from supernet.spaces import load_space
 
 if TYPE_CHECKING:
+    from search.engines import EngineSettings
     from supernet.tokens import TokenBlocks
+    from surrogates.benchmark import Benchmark
     from surrogates.fitted import SurrogateSet
 
 
@@ -62,9 +65,18 @@ def find_space(
     )
 
 
-def budget_objectives(folder: str | Path | None) -> list[SurrogateObjective]:
-    """Return predictions of all metrics that a folder of surrogates knows, for budgets; none without a folder."""
-    return [SurrogateObjective(s) for s in load_surrogates(str(folder)).surrogates.values()] if folder else []
+def budget_objectives(folder: str | Path | None, objectives: Sequence[Objective] = ()) -> list[Objective]:
+    """Return what budgets can be measured by: all metrics of a folder of surrogates, and of the objectives' benchmark.
+
+    Args:
+        folder: that `paretolm fit` wrote; None for none.
+        objectives: of the search.
+    """
+    found: list[Objective] = []
+    if folder:
+        found += [SurrogateObjective(s) for s in load_surrogates(str(folder)).surrogates.values()]
+    benchmarks = [o.benchmark for o in objectives if isinstance(o, BenchmarkTarget)]
+    return found + (budget_targets(benchmarks[0]) if benchmarks else [])
 
 
 def surrogate_objective(
@@ -97,6 +109,7 @@ def live_objective(
     batch_size: int = 32,
     device: str = "cpu",
     precision: str = "32",
+    engine: EngineSettings | None = None,
 ) -> LivePerplexityObjective:
     """Return the quality of a saved supernet on the validation part of the given text.
 
@@ -110,8 +123,40 @@ def live_objective(
     blocks = context.validation(n_blocks)
     return LivePerplexityObjective.from_supernet(
         folder, blocks.rows(np.arange(len(blocks))), n_bytes=blocks.n_target_bytes, metric=metric,
-        cache_dir=cache_dir, batch_size=batch_size, device=device, precision=precision,
+        cache_dir=cache_dir, batch_size=batch_size, device=device, precision=precision, engine=engine,
     )  # fmt: skip
+
+
+@lru_cache(maxsize=4)
+def load_benchmark(name: str) -> Benchmark:
+    """Return the shipped benchmark of a space, loaded once.
+
+    Raises:
+        ValueError: there is none of that name; near matches are given.
+    """
+    from surrogates.benchmark import Benchmark
+
+    return Benchmark(name)
+
+
+def benchmark_objective(
+    context: Context, *, metric: str, device: str | None = None, quantile: float | None = None,
+    noise_seed: int | None = None,
+) -> BenchmarkTarget:  # fmt: skip
+    """Return a metric of the shipped benchmark of the space, on a device where it has several.
+
+    Raises:
+        ValueError: no benchmark of the space, or of one with other choices; a missing device.
+        KeyError: an unknown metric or device; near matches are given.
+    """
+    benchmark = load_benchmark(context.space.name)
+    if benchmark.space != context.space:
+        raise ValueError(
+            f"the search is in a space {context.space.name!r} whose choices differ from those of the shipped benchmark "
+            "of that name: give space=" + context.space.name + " without changes"
+        )
+    (found,) = benchmark_targets(benchmark, [metric if device is None else (metric, device)])
+    return replace(found, quantile=quantile, noise_seed=noise_seed)
 
 
 def cost_objective(

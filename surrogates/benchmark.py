@@ -94,6 +94,11 @@ class Benchmark:
 
     # --- what there is --------------------------------------------------------------------------------------------
 
+    @property
+    def digest(self) -> str:
+        """What tells the fitted models apart, 16 hexadecimal digits; added devices are not included."""
+        return self._files.digest
+
     @cached_property
     def devices(self) -> pd.DataFrame:
         """Devices, one a row: what they are, what was measured on them, and how good the surrogate of latency is."""

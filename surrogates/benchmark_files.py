@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,12 +23,21 @@ DATA = Path(__file__).parent / "data"  # shipped: one folder a space
 
 
 class BenchmarkFiles(NamedTuple):
-    """What a benchmark is made of."""
+    """What a benchmark is made of.
+
+    Attributes:
+        space: its search space.
+        model: what predicts.
+        card: what it was fitted to, and how good it is.
+        fronts: frozen trade-offs.
+        digest: of the fitted model's files, added devices not included.
+    """
 
     space: SearchSpace
     model: BenchmarkModel
     card: BenchmarkCard
     fronts: ReferenceFronts
+    digest: str
 
 
 def shipped_spaces() -> list[str]:
@@ -50,24 +60,25 @@ def load_benchmark(
         raise ValueError(f"{place} is the benchmark of another space {model.space.name!r}, not of {name!r}")
     card = read_card(place)
     devices = [*(shipped_devices(name) if folder is None else ()), *extra_devices]
-    if not devices:
-        return BenchmarkFiles(model.space, BenchmarkModel(model), card, ReferenceFronts.load(place))
-    return _with_devices(model, card, devices, place)
+    full, card = _with_devices(model, card, devices) if devices else (BenchmarkModel(model), card)
+    return BenchmarkFiles(model.space, full, card, ReferenceFronts.load(place), model_digest(place))
+
+
+def model_digest(folder: Path) -> str:
+    """Return what tells the fitted models of a folder apart: 16 hexadecimal digits over their files' SHA-256."""
+    files = read_json(folder / "card.json").get("sha256", {})
+    return hashlib.sha256("\n".join(f"{name} {files[name]}" for name in sorted(files)).encode()).hexdigest()[:16]
 
 
 def _with_devices(
-    model: CompiledModel, card: BenchmarkCard, devices: Sequence[str | Path | AdaptedDevice], place: Path
-) -> BenchmarkFiles:
+    model: CompiledModel, card: BenchmarkCard, devices: Sequence[str | Path | AdaptedDevice]
+) -> tuple[BenchmarkModel, BenchmarkCard]:
     from surrogates.added_devices import added_targets  # scikit-learn, a second: only for those who add devices
 
     added = [pair for device in devices for pair in added_targets(device, model)]
     cards = [*card.targets, *(known for _, known in added)]
-    return BenchmarkFiles(
-        model.space,
-        BenchmarkModel(model, [target for target, _ in added]),
-        BenchmarkCard(card.space, card.what, cards, card.anomalies),
-        ReferenceFronts.load(place),
-    )
+    full = BenchmarkModel(model, [target for target, _ in added])
+    return full, BenchmarkCard(card.space, card.what, cards, card.anomalies)
 
 
 def shipped_devices(space: str) -> list[Path]:

@@ -124,7 +124,7 @@ def test_a_mistake_ends_with_one_clear_message(surrogates, tmp_path):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("objectives", ["perplexity-latency", "live-perplexity", "params-latency"])
+@pytest.mark.parametrize("objectives", ["perplexity-latency", "live-perplexity", "params-latency", "benchmark"])
 def test_every_configuration_composes(algorithm, objectives):
     from hydra import compose, initialize_config_module
 

@@ -85,4 +85,4 @@ def fake_files(space: SearchSpace | None = None, targets: Sequence[TargetKey] = 
         {("perplexity", "latency_ms@a100"): front},
         {"perplexity": (1.0, 3.0), "latency_ms@a100": (3.0, 9.0), "accuracy": (-0.4, -0.1)},
     )
-    return BenchmarkFiles(space, BenchmarkModel(FakeModel(space, targets)), fake_card(space, targets), fronts)
+    return BenchmarkFiles(space, BenchmarkModel(FakeModel(space, targets)), fake_card(space, targets), fronts, "fake")
