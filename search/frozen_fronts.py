@@ -15,38 +15,67 @@ import numpy as np
 from surrogates.layer_features import LayerFeatures
 from surrogates.reference_fronts import ReferenceFront
 
-Evaluate = Callable[[np.ndarray], np.ndarray]  # genes (n, g) -> values (n, 2), minimised
+Evaluate = Callable[[np.ndarray], np.ndarray]  # genes (n, g) -> values (n, m), minimised; NaN rows are left out
 _MOST = 200  # points of a front that is searched on
 
 
 def frozen_front(
     evaluate: Evaluate, features: LayerFeatures, rng: np.random.Generator, *,
-    generations: int = 40, children: int = 2000, sweeps: int = 8,
+    generations: int = 40, children: int = 2000, sweeps: int = 8, width: int | None = None, most: int = _MOST,
+    known: np.ndarray | None = None,
 ) -> ReferenceFront:  # fmt: skip
-    """Search for the front of two objectives.
+    """Search for the front of two or more objectives.
 
     Args:
-        evaluate: values of canonical genes.
+        evaluate: values of canonical genes; NaN where a network does not count.
         features: of the space.
         rng: source of all randomness.
         generations: of the evolutionary search.
         children: evaluated in each.
         sweeps: rounds of the final local search, at most; each tries the neighbours of points that are new.
+        width: index of the only n_embd that networks may have; None for any.
+        most: points of the front to keep.
+        known: genes (n, g) of good networks to start from.
+
+    Raises:
+        ValueError: no network that was tried counts.
     """
-    genes = features.check(np.concatenate([random_genes(features, 4 * children, rng), corners(features)]))
-    genes, values = _front(genes, evaluate(genes))
+
+    def merged(genes: np.ndarray, values: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if width is not None:
+            new[:, 0] = width
+        return _front(np.concatenate([genes, new]), np.concatenate([values, evaluate(new)]), most)
+
+    start = [random_genes(features, 4 * children, rng), corners(features), *([] if known is None else [known])]
+    genes = features.check(np.concatenate(start))
+    if width is not None:
+        genes[:, 0] = width
+    genes, values = _front(genes, evaluate(genes), most)
+    if not len(genes):
+        raise ValueError(f"no network of space {features.space.name!r} that was tried has a value")
     for _ in range(generations):
-        new = offspring(features, genes, children, rng)
-        genes, values = _merge(genes, values, new, evaluate(new))
+        genes, values = merged(genes, values, offspring(features, genes, children, rng))
     explored: set[bytes] = set()
     for _ in range(sweeps):
         fresh = np.array([row.tobytes() not in explored for row in genes])
         if not fresh.any():
             break
         explored |= {row.tobytes() for row in genes[fresh]}
-        new = neighbours(features, genes[fresh])
-        genes, values = _merge(genes, values, new, evaluate(new))
+        genes, values = merged(genes, values, neighbours(features, genes[fresh]))
     return ReferenceFront(values, values.min(axis=0), values.max(axis=0), genes)
+
+
+def front_of(genes: np.ndarray, values: np.ndarray) -> ReferenceFront:
+    """Return the front of networks with genes (n, g) and values (n, m), all of its points; rows with NaN do not count.
+
+    Raises:
+        ValueError: no row counts.
+    """
+    keep = _nondominated(values)
+    if not len(keep):
+        raise ValueError(f"none of {len(values)} networks has a value in every objective")
+    front = values[keep]
+    return ReferenceFront(front, front.min(axis=0), front.max(axis=0), genes[keep])
 
 
 def random_genes(features: LayerFeatures, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -101,21 +130,45 @@ def _swap(genes: np.ndarray, rng: np.random.Generator, rows: np.ndarray, L: int)
     genes[at, i], genes[at, j] = genes[at, j], genes[at, i].copy()
 
 
-def _merge(
-    genes: np.ndarray, values: np.ndarray, new_genes: np.ndarray, new_values: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    return _front(np.concatenate([genes, new_genes]), np.concatenate([values, new_values]))
-
-
-def _front(genes: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the non-dominated rows, ascending in the first objective; at most _MOST, those with most hypervolume."""
-    keep = np.flatnonzero(moocore.is_nondominated(values, keep_weakly=False))
-    keep = keep[np.argsort(values[keep, 0], kind="stable")]
-    if len(keep) > _MOST:
-        points = values[keep]
-        span = np.ptp(points, axis=0)
-        gaps = np.diff(points, axis=0) / span
-        area = np.abs(gaps[:-1, 0] * gaps[1:, 1])  # what an inner point adds to the hypervolume
-        inner = 1 + np.sort(np.argsort(-area, kind="stable")[: _MOST - 2])
-        keep = keep[np.concatenate([[0], inner, [len(keep) - 1]])]
+def _front(genes: np.ndarray, values: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the non-dominated rows, ascending in the first objective, at most `most`."""
+    keep = _nondominated(values)
+    if len(keep) > most:
+        keep = keep[(_largest_areas if values.shape[1] == 2 else _spread_out)(values[keep], most)]
     return genes[keep], values[keep]
+
+
+def _nondominated(values: np.ndarray) -> np.ndarray:
+    """Return the indices of the rows without NaN that no other dominates, ascending in the first objective."""
+    rows = np.flatnonzero(np.isfinite(values).all(axis=1))
+    if not len(rows):
+        return rows
+    keep = rows[moocore.is_nondominated(values[rows], keep_weakly=False)]
+    return keep[np.argsort(values[keep, 0], kind="stable")]
+
+
+def _largest_areas(points: np.ndarray, most: int) -> np.ndarray:
+    """Return the indices of the ends and of those that add most to the hypervolume, of ascending points (n, 2)."""
+    span = np.ptp(points, axis=0)
+    gaps = np.diff(points, axis=0) / span
+    area = np.abs(gaps[:-1, 0] * gaps[1:, 1])  # what an inner point adds to the hypervolume
+    inner = 1 + np.sort(np.argsort(-area, kind="stable")[: most - 2])
+    return np.concatenate([[0], inner, [len(points) - 1]])
+
+
+def _spread_out(points: np.ndarray, most: int) -> np.ndarray:
+    """Return the indices of the smallest of each objective, and of the best (smallest sum) in each cell of a grid.
+
+    The grid is as fine as `most` allows.
+    """
+    low, span = points.min(axis=0), np.ptp(points, axis=0)
+    scaled = (points - low) / np.where(span > 0, span, 1.0)
+    order = np.argsort(scaled.sum(axis=1), kind="stable")
+    ends = np.unique(points.argmin(axis=0))
+    cells = float(most)
+    while True:
+        first = np.unique(np.floor(scaled[order] * cells), axis=0, return_index=True)[1]
+        chosen = np.union1d(order[first], ends)
+        if len(chosen) <= most:
+            return chosen
+        cells *= 0.9
