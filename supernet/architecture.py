@@ -21,14 +21,15 @@ class Architecture:
 
     Attributes:
         n_embd: residual width, the same in all layers.
-        n_head: query heads of each kept layer.
+        n_head: query heads of each kept layer; 0 where the block has no attention.
         n_query_groups: key/value groups of each kept layer (equal to `n_head` for multi-head attention).
-        intermediate_size: MLP neurons of each kept layer.
+        intermediate_size: MLP neurons of each kept layer; 0 where the block has no MLP.
         layers: indices of the supernet's blocks that are kept, ascending.
         bias: whether the linear layers governed by litgpt's `Config.bias` have a bias.
 
     Raises:
-        ValueError: sizes that are not positive, of unequal length, or heads that the groups do not divide.
+        ValueError: negative sizes, sizes of unequal length, heads that the groups do not divide, or a kept block
+            with neither attention nor MLP.
 
     Example:
         >>> arch = Architecture.uniform(n_embd=64, n_layer=3, n_head=4, intermediate_size=256)
@@ -60,13 +61,27 @@ class Architecture:
                 raise ValueError(
                     f"{name} has {len(values)} entries for {len(self.layers)} kept layers: give one a layer"
                 )
-            if min(values) < 1:
-                raise ValueError(f"{name} = {values}: every entry must be at least 1")
+            if min(values) < 0:
+                raise ValueError(f"{name} = {values}: every entry must be at least 0 (0 leaves that part out)")
         if self.n_embd < 1:
             raise ValueError(f"n_embd = {self.n_embd}: must be at least 1")
         for i, (heads, groups) in enumerate(zip(self.n_head, self.n_query_groups, strict=True)):
-            if heads % groups:
+            if not groups or not heads:
+                self._check_without_attention(i)
+            elif heads % groups:
                 raise ValueError(f"n_head[{i}] = {heads} is not a multiple of n_query_groups[{i}] = {groups}")
+
+    def _check_without_attention(self, i: int) -> None:
+        heads, groups = self.n_head[i], self.n_query_groups[i]
+        if heads or groups:
+            raise ValueError(
+                f"n_head[{i}] = {heads} and n_query_groups[{i}] = {groups}: a block without attention has 0 of both"
+            )
+        if not self.intermediate_size[i]:
+            raise ValueError(
+                f"n_head[{i}] = 0 and intermediate_size[{i}] = 0: block {self.layers[i]} has neither attention nor "
+                "MLP; leave it out of layers"
+            )
 
     @classmethod
     def uniform(
@@ -92,8 +107,14 @@ class Architecture:
 
     @property
     def is_uniform(self) -> bool:
-        """Whether every kept block has the same shape, so that one plain litgpt or Hugging Face config describes it."""
-        return all(len(set(v)) == 1 for v in (self.n_head, self.n_query_groups, self.intermediate_size))
+        """Whether every kept block has attention and MLP of the same shape: one plain litgpt or HF config says it."""
+        sizes = (self.n_head, self.n_query_groups, self.intermediate_size)
+        return self.is_complete and all(len(set(values)) == 1 for values in sizes)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every kept block has both attention and MLP."""
+        return all(self.n_head) and all(self.intermediate_size)
 
     @property
     def id(self) -> str:

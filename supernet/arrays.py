@@ -19,9 +19,9 @@ class ArchitectureArrays:
         n_embd: (n,) int64.
         bias: (n,) bool.
         kept: (n, L) bool, whether the architecture keeps the block.
-        n_head: (n, L) int64, 0 where the block is not kept; so are the next two.
+        n_head: (n, L) int64, 0 where the block is not kept or has no attention; so is the next.
         n_query_groups: (n, L) int64.
-        intermediate_size: (n, L) int64.
+        intermediate_size: (n, L) int64, 0 where the block is not kept or has no MLP.
     """
 
     n_embd: np.ndarray
@@ -35,6 +35,16 @@ class ArchitectureArrays:
     def n_layer(self) -> np.ndarray:
         """Numbers of kept blocks, (n,) int64."""
         return self.kept.sum(axis=1)
+
+    @property
+    def has_attention(self) -> np.ndarray:
+        """Whether each block is kept and has attention, (n, L) bool."""
+        return self.n_head > 0
+
+    @property
+    def has_mlp(self) -> np.ndarray:
+        """Whether each block is kept and has an MLP, (n, L) bool."""
+        return self.intermediate_size > 0
 
 
 def architecture_arrays(archs: Sequence[Architecture], n_layer: int) -> ArchitectureArrays:

@@ -149,7 +149,7 @@ def _attention_biases(config: ModelConfig, arrays: ArchitectureArrays) -> np.nda
     """Return bias entries of attention, (n, L): `attn_bias` keeps that of qkv where `bias` is off."""
     on = arrays.bias[:, None]
     qkv = (arrays.n_head + 2 * arrays.n_query_groups) * config.head_size
-    return qkv * (on | config.attn_bias) + arrays.n_embd[:, None] * (on & arrays.kept)
+    return qkv * (on | config.attn_bias) + arrays.n_embd[:, None] * (on & arrays.has_attention)
 
 
 def _mlp_weights(config: ModelConfig, arrays: ArchitectureArrays) -> np.ndarray:
@@ -160,18 +160,20 @@ def _mlp_weights(config: ModelConfig, arrays: ArchitectureArrays) -> np.ndarray:
 def _mlp_biases(config: ModelConfig, arrays: ArchitectureArrays) -> np.ndarray:
     """Return bias entries of the MLP, (n, L): those of the first one or two layers F wide, the last one C."""
     inner = (_MLP_MATRICES[config.mlp_class_name] - 1) * arrays.intermediate_size
-    return (inner + arrays.n_embd[:, None] * arrays.kept) * arrays.bias[:, None]
+    return (inner + arrays.n_embd[:, None] * arrays.has_mlp) * arrays.bias[:, None]
 
 
 def _norm_parameters(config: ModelConfig, arrays: ArchitectureArrays) -> np.ndarray:
-    """Return parameters of all norms, (n,)."""
+    """Return parameters of all norms, (n,): a block without a part has none of that part's."""
+    shared = config.shared_attention_norm
+    before_attention = arrays.kept if shared else arrays.has_attention  # a shared norm is also that of the MLP
     block_norms = (
-        config.norm_1 + (config.norm_2 and not config.shared_attention_norm)
-        + config.post_attention_norm + config.post_mlp_norm
+        before_attention * int(config.norm_1) + arrays.has_attention * int(config.post_attention_norm)
+        + arrays.has_mlp * (int(config.norm_2 and not shared) + int(config.post_mlp_norm))
     )  # fmt: skip
-    entries = (arrays.n_layer * block_norms + 1) * arrays.n_embd  # + 1: the final norm
+    entries = (block_norms.sum(axis=1) + 1) * arrays.n_embd  # + 1: the final norm
     if config.norm_qk:
-        heads = 2 * arrays.kept  # one vector of D entries for all heads, or in OLMo-2 one for each
+        heads = 2 * arrays.has_attention  # one vector of D entries for all heads, or in OLMo-2 one for each
         if config.norm_qk_type == "olmo2":
             heads = arrays.n_head + arrays.n_query_groups
         entries = entries + heads.sum(axis=1) * config.head_size

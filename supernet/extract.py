@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import litgpt
 import litgpt.model
 import torch
@@ -11,6 +9,7 @@ from litgpt.config import Config
 from torch import nn
 
 from supernet.architecture import Architecture
+from supernet.blocks import build_block
 from supernet.model import Supernet, without_blocks
 from supernet.selection import layer_shapes, subnet_config
 
@@ -20,7 +19,7 @@ def build_gpt(config: Config, arch: Architecture, *, device: torch.device | str 
 
     Args:
         config: litgpt's Config of the supernet.
-        arch: the sub-network; its layers may differ in heads, groups and MLP width.
+        arch: the sub-network; its layers may differ in heads, groups and MLP width, and lack attention or MLP.
         device: where to build it ("meta" gives a model without data).
     """
     whole = subnet_config(config, arch)
@@ -28,22 +27,10 @@ def build_gpt(config: Config, arch: Architecture, *, device: torch.device | str 
         gpt = litgpt.GPT(without_blocks(whole))
         gpt.config = whole
         gpt.transformer["h"] = nn.ModuleList(
-            litgpt.model.Block(_block_config(whole, arch, i), i) for i in range(arch.n_layer)
+            litgpt.model.Block(whole, i) if arch.is_uniform else build_block(whole, shape, i)
+            for i, shape in enumerate(layer_shapes(arch))
         )
     return gpt
-
-
-def _block_config(whole: Config, arch: Architecture, i: int) -> Config:
-    """Return the config of block `i` of the extracted model (its own sizes, the model's layer lists)."""
-    if arch.is_uniform:
-        return whole
-    shape = layer_shapes(arch)[i]
-    return replace(
-        whole,
-        n_head=shape.n_head,
-        n_query_groups=shape.n_query_groups,
-        intermediate_size=shape.intermediate_size,
-    )
 
 
 def extract(supernet: Supernet, arch: Architecture) -> litgpt.GPT:

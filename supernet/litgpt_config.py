@@ -119,7 +119,7 @@ def check_fits(config: ModelConfig, arch: Architecture) -> None:
     for i, (h, g, f) in enumerate(zip(arch.n_head, arch.n_query_groups, arch.intermediate_size, strict=True)):
         if g > config.n_query_groups:
             refuse(f"n_query_groups[{i}]", g, f"1 to {config.n_query_groups}")
-        if h // g > heads_per_group:
+        if h > g * heads_per_group:
             refuse(f"n_head[{i}]", h, f"{g} to {g * heads_per_group} in steps of {g} (with n_query_groups[{i}] = {g})")
         if f > config.intermediate_size:
             refuse(f"intermediate_size[{i}]", f, f"1 to {config.intermediate_size}")

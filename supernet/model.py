@@ -22,6 +22,7 @@ from litgpt.config import Config
 from torch import Tensor, nn
 
 from supernet.architecture import Architecture
+from supernet.blocks import build_block
 from supernet.litgpt_config import check_fits, unsupported_features
 from supernet.selection import (
     BLOCK_AXES,
@@ -292,7 +293,7 @@ def _remembered(cache: OrderedDict[Hashable, T], key: Hashable, build: Callable[
 def meta_block(config: Config, shape: LayerShape, layer: int) -> litgpt.model.Block:
     """Return a litgpt Block of this shape on the meta device."""
     with torch.device("meta"):
-        return litgpt.model.Block(layer_config(config, shape, layer), 0)
+        return build_block(layer_config(config, layer), shape, 0)
 
 
 def block_selections(config: Config, shape: LayerShape, block: nn.Module) -> dict[str, Selection]:

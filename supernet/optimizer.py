@@ -123,7 +123,7 @@ def covering_architecture(archs: Sequence[Architecture]) -> Architecture:
         shapes = [_layer(arch, layer) for arch in archs if layer in arch.layers]
         groups = max(g for _, g, _ in shapes)
         n_query_groups.append(groups)
-        n_head.append(groups * max(h // g for h, g, _ in shapes))
+        n_head.append(groups * max(h // max(g, 1) for h, g, _ in shapes))  # 0 of both without attention
         intermediate_size.append(max(f for _, _, f in shapes))
     return Architecture(
         n_embd=max(arch.n_embd for arch in archs),

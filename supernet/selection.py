@@ -147,6 +147,16 @@ class LayerShape:
     intermediate_size: int
     bias: bool
 
+    @property
+    def has_attention(self) -> bool:
+        """Whether the block has attention."""
+        return self.n_head > 0
+
+    @property
+    def has_mlp(self) -> bool:
+        """Whether the block has an MLP."""
+        return self.intermediate_size > 0
+
 
 @dataclass(frozen=True)
 class SelectionPlan:
@@ -188,10 +198,14 @@ def layer_shapes(arch: Architecture) -> list[LayerShape]:
 
 
 def axis_runs(config: Config, shape: LayerShape) -> dict[str, tuple[tuple[Run, ...], int]]:
-    """Return, for each axis of a block, the runs that `shape` selects and the axis's full size."""
+    """Return, for each axis of a block, the runs that `shape` selects and the axis's full size.
+
+    The axes of a part that the block does not have select nothing; no parameter of such a block runs along them.
+    """
     D, H, G = config.head_size, config.n_head, config.n_query_groups
     assert D is not None and G is not None
-    g, q, Q = shape.n_query_groups, shape.n_head // shape.n_query_groups, H // G
+    g, Q = shape.n_query_groups, H // G
+    q = shape.n_head // max(g, 1)
     query = Run(0, g * q * D) if q == Q else Run(0, q * D, Q * D, g)  # the first q of the Q heads of g groups
     key, value = Run(H * D, g * D), Run((H + G) * D, g * D)
     if g == G and q == Q:
@@ -220,24 +234,22 @@ def select_axes(axes: tuple[str, ...], runs: Mapping[str, tuple[tuple[Run, ...],
     return Selection(chosen, is_whole=chosen == whole)
 
 
-def layer_config(config: Config, shape: LayerShape, layer: int) -> Config:
-    """Return litgpt's Config of a one-block network with this shape, for block `layer` of `config`."""
+def layer_config(config: Config, layer: int) -> Config:
+    """Return litgpt's Config of a one-block network at full width, for block `layer` of `config`."""
     return replace(
         config,
         n_layer=1,
-        n_embd=shape.n_embd,
-        n_head=shape.n_head,
-        n_query_groups=shape.n_query_groups,
-        intermediate_size=shape.intermediate_size,
-        bias=shape.bias,
         sliding_window_indices=_pick(config.sliding_window_indices, (layer,)),
         rope_indices=_pick(config.rope_indices, (layer,)),
     )
 
 
 def subnet_config(config: Config, arch: Architecture) -> Config:
-    """Return litgpt's Config of the sub-network; where layers differ, head and MLP sizes are the widest layer's."""
-    widest = max(zip(arch.n_head, arch.n_query_groups, strict=True))
+    """Return litgpt's Config of the sub-network; where layers differ, head and MLP sizes are the widest layer's.
+
+    Where no layer has attention the config says one head: litgpt's Config cannot say none.
+    """
+    widest = max((1, 1), *zip(arch.n_head, arch.n_query_groups, strict=True))
     return replace(
         config,
         n_layer=arch.n_layer,

@@ -88,7 +88,11 @@ def test_multi_head_attention_is_the_default_of_uniform():
         ({"n_embd": float("nan")}, "n_embd = nan"),
         ({"n_embd": True}, "n_embd = True"),
         ({"n_head": (4, 2)}, "n_head has 2 entries for 3 kept layers"),
-        ({"n_head": (4, 2, 0)}, "n_head"),
+        (
+            {"n_head": (4, 2, 0)},
+            r"n_head\[2\] = 0 and n_query_groups\[2\] = 1: a block without attention has 0 of both",
+        ),
+        ({"n_head": (4, 2, -2)}, "n_head"),
         ({"n_head": 4}, "n_head = 4: must be a sequence"),
         ({"n_head": (4, 3, 2)}, r"n_head\[1\] = 3 is not a multiple of n_query_groups\[1\] = 2"),
         ({"intermediate_size": (128, -1, 96)}, "intermediate_size"),
