@@ -17,7 +17,7 @@ class Standing:
 
     Attributes:
         name: of the search.
-        n_evaluations: evaluations of quality it used.
+        n_evaluations: evaluations of quality it used (with fidelities the tokens of all, in full evaluations).
         n_front: size of its front.
         hypervolume: of all its evaluations, on the shared normalisation.
         n_common: the smallest number of evaluations of all searches compared.
@@ -52,11 +52,11 @@ def compare(results: Mapping[str, SearchResult], normalisation: Normalisation | 
         normalisation: shared by all; None for that of everything found.
     """
     normalisation = normalisation or shared_normalisation(results)
-    n_common = min(len(result.evaluations) for result in results.values())
+    n_common = min(result.n_spent for result in results.values())
     standings = [
         Standing(
             name=name,
-            n_evaluations=len(result.evaluations),
+            n_evaluations=result.n_spent,
             n_front=len(result.front),
             hypervolume=result.hypervolume(normalisation),
             n_common=n_common,

@@ -40,7 +40,8 @@ class SearchResult:
     Attributes:
         evaluations: one row an architecture: `order`, `architecture` (id), a column for each objective (minimised;
             names that start with a minus are maximised metrics) and each further constrained metric, `violation`
-            (0 where every budget is met).
+            (0 where every budget is met); with fidelities also `cost`, what had been spent when it was done, in full
+            evaluations.
         objectives: name, unit and source of the objectives, in order.
         algorithm: what chose the architectures.
         seed: of the search.
@@ -81,6 +82,12 @@ class SearchResult:
         return [Architecture.from_id(i) for i in self.front["architecture"]]
 
     @property
+    def n_spent(self) -> int:
+        """Evaluations that were paid for: as many as there are, or with fidelities the tokens of all in full ones."""
+        spent = self.details.get("spent")
+        return int(spent["evaluations"]) if spent else len(self.evaluations)
+
+    @property
     def n_without_result(self) -> int:
         """Evaluations excluded because an objective gave NaN or infinity."""
         return int((~np.isfinite(self.evaluations[self.names].to_numpy(dtype=np.float64)).all(axis=1)).sum())
@@ -96,15 +103,20 @@ class SearchResult:
         return Normalisation.of(values) if np.isfinite(values).all(axis=1).any() else None
 
     def hypervolume(self, normalisation: Normalisation | None = None, *, n: int | None = None) -> float:
-        """Return the hypervolume of the first `n` evaluations (all by default), 0 without a feasible result."""
+        """Return the hypervolume after `n` evaluations (all by default), 0 without a feasible result."""
         normalisation = normalisation or self.normalisation()
-        return normalised_hypervolume(self.values[:n], normalisation) if normalisation else 0.0
+        return normalised_hypervolume(self.values[: self._rows(n)], normalisation) if normalisation else 0.0
+
+    def _rows(self, n: int | None) -> int | None:
+        if n is None or "spent" not in self.details:
+            return n
+        return int((self.evaluations["cost"].to_numpy() <= n * (1 + 1e-12)).sum())  # of tokens added up
 
     def hypervolume_curve(self, normalisation: Normalisation | None = None, *, points: int = 100) -> pd.DataFrame:
         """Return hypervolume after 1 .. n evaluations at up to `points` places, columns n_evaluations, hypervolume."""
         import pandas as pd
 
-        normalisation, n = normalisation or self.normalisation(), len(self.evaluations)
+        normalisation, n = normalisation or self.normalisation(), self.n_spent
         places = np.unique(np.linspace(1, n, min(points, n)).astype(int)) if n else np.empty(0, dtype=int)
         curve = [self.hypervolume(normalisation, n=int(k)) for k in places]
         return pd.DataFrame({"n_evaluations": places, "hypervolume": curve})

@@ -14,6 +14,7 @@ import numpy as np
 from search.algorithms.free_problem import with_free_problem
 from search.algorithms.optimizer import Optimizer, OptimizerFactory
 from search.budget import Budget, Constraint, check_reachable, constrain
+from search.fidelity import MultiFidelityOptimizer
 from search.objectives import Objective
 from search.pareto import Floats
 from search.result import EVALUATIONS, STATE, ObjectiveInfo, SearchResult, read_parquet, write_parquet
@@ -96,7 +97,8 @@ def run_search(
         space: where to search.
         objectives: what to minimise.
         algorithm: builds the optimizer, e.g. NSGA2 or functools.partial(NSGA2, population=100).
-        n_evaluations: architectures to evaluate, those of a resumed run included.
+        n_evaluations: architectures to evaluate, those of a resumed run included; of an algorithm with fidelities, so
+            many full evaluations' worth of tokens (see fidelity_run.py).
         batch: architectures evaluated together.
         seed: of everything random; same seed, same result.
         run_dir: folder of evaluations.parquet, front.parquet, state.json and summary.json, saved after every batch
@@ -105,7 +107,8 @@ def run_search(
         progress: whether to show a progress bar.
 
     Raises:
-        ValueError: a budget nobody reaches; a run_dir with the state of another space, objective, algorithm or seed.
+        ValueError: a budget nobody reaches; a run_dir with the state of another space, objective, algorithm or seed;
+            an algorithm with fidelities and an objective without.
     """
     if n_evaluations < 1 or batch < 1:
         raise ValueError(f"n_evaluations = {n_evaluations}, batch = {batch}: both must be at least 1")
@@ -113,15 +116,29 @@ def run_search(
     problem = Problem(space, tuple(objectives), tuple(constraints))
     builder = with_free_problem(algorithm, space, objectives, budgets=constraints)
     optimizer = builder(space, rng=np.random.default_rng(seed))
-    search = _Search(problem, optimizer, seed, Path(run_dir) if run_dir else None)
+    search = _loop(problem, optimizer, seed, Path(run_dir) if run_dir else None)
     if not search.resume():
         check_reachable(constraints, space, np.random.default_rng([seed, 1]))
     search.run(n_evaluations, batch, progress)
     return search.finish()
 
 
-class _Search:
-    """One running search: its evaluations so far and where they are saved."""
+def _loop(problem: Problem, optimizer: Any, seed: int, run_dir: Path | None) -> SearchLoop:
+    if isinstance(optimizer, MultiFidelityOptimizer):
+        from search.fidelity_run import FidelitySearch  # which imports this file
+
+        return FidelitySearch(problem, optimizer, seed, run_dir)
+    return SearchLoop(problem, optimizer, seed, run_dir)
+
+
+class SearchLoop:
+    """One running search: its evaluations so far and where they are saved.
+
+    Attributes:
+        table: the file of evaluations, saved with the state.
+    """
+
+    table = EVALUATIONS
 
     def __init__(self, problem: Problem, optimizer: Optimizer, seed: int, run_dir: Path | None) -> None:
         self.problem = problem
@@ -132,10 +149,17 @@ class _Search:
         self.seconds = 0.0
 
     @property
+    def algorithm(self) -> str:
+        """Name of the optimizer."""
+        return str(getattr(self.optimizer, "name", type(self.optimizer).__name__))
+
+    @property
     def n_done(self) -> int:
+        """Rows of the table so far."""
         return sum(len(frame) for frame in self.frames)
 
     def identity(self) -> dict[str, Any]:
+        """Return what a resumed search must share."""
         return {**self.problem.identity(), "seed": self.seed}
 
     def resume(self) -> bool:
@@ -152,10 +176,10 @@ class _Search:
             self.optimizer.load_state(state["optimizer"])
         except ValueError as error:
             raise ValueError(f"{self.run_dir}: {error}. {_SWITCH}") from error
-        done = read_parquet(self.run_dir / EVALUATIONS)
+        done = read_parquet(self.run_dir / self.table)
         if len(done) < state["n_evaluations"]:
             raise ValueError(
-                f"{self.run_dir / EVALUATIONS} has {len(done)} rows, {STATE} counts {state['n_evaluations']}: "
+                f"{self.run_dir / self.table} has {len(done)} rows, {STATE} counts {state['n_evaluations']}: "
                 "restore the file or delete the folder"
             )
         self.frames = [done.iloc[: state["n_evaluations"]]]  # a kill between the two writes leaves later rows
@@ -190,7 +214,7 @@ class _Search:
         """Write the evaluations, then the state that counts them: a kill in between costs nothing."""
         if self.run_dir is None:
             return
-        write_parquet(self.run_dir / EVALUATIONS, self._evaluations())
+        write_parquet(self.run_dir / self.table, self._evaluations())
         state = {
             "search": self.identity(),
             "n_evaluations": self.n_done,
@@ -207,17 +231,21 @@ class _Search:
 
     def finish(self) -> SearchResult:
         """Return the result, saved where there is a folder; warn of architectures without one."""
-        result = SearchResult(
+        result = self.result()
+        if result.n_without_result:
+            _log.warning("%d of %d evaluations gave no number and are left out", result.n_without_result, self.n_done)
+        return replace(result, run_dir=result.save(self.run_dir)) if self.run_dir else result
+
+    def result(self) -> SearchResult:
+        """Return the evaluations so far as a result."""
+        return SearchResult(
             evaluations=self._evaluations(),
             objectives=self.problem.info(),
-            algorithm=getattr(self.optimizer, "name", type(self.optimizer).__name__),
+            algorithm=self.algorithm,
             seed=self.seed,
             seconds=self.seconds,
             details={"space": self.problem.space.name, "budgets": [str(c.budget) for c in self.problem.constraints]},
         )
-        if result.n_without_result:
-            _log.warning("%d of %d evaluations gave no number and are left out", result.n_without_result, self.n_done)
-        return replace(result, run_dir=result.save(self.run_dir)) if self.run_dir else result
 
 
 def _short(value: Any, limit: int = 160) -> str:

@@ -145,4 +145,5 @@ def test_every_configuration_builds_an_optimizer_that_asks(path):
         pytest.skip(f"{NEEDS[path.stem]} is not installed")
     space = large_space()
     algorithm = with_free_problem(instantiate(OmegaConf.load(path)), space, objectives())
-    assert algorithm(space, rng=np.random.default_rng(0)).ask(1)
+    optimizer = algorithm(space, rng=np.random.default_rng(0))
+    assert getattr(optimizer, "ask_jobs", optimizer.ask)(1)
