@@ -84,7 +84,7 @@ def save_subnet(
     tokenizer: Tokenizer | None = None,
     card: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write an extracted sub-network, whose layers may differ, and its architecture; return the folder.
+    """Write an extracted sub-network, whose layers may differ or lack a part, and its architecture; return the folder.
 
     Args:
         folder: as in `save_supernet`.
@@ -106,7 +106,8 @@ def load_supernet(folder: str | Path, *, tie_embeddings: bool | None = None) -> 
 
     Args:
         folder: of `save_supernet`; or with litgpt's model_config.yaml and lit_model.pth; or of a Hugging Face model
-            (config.json with safetensors or .bin files) of a class in `hf_layouts.LAYOUTS`.
+            (config.json with safetensors or .bin files) of a class in `hf_layouts.LAYOUTS`; or a .gguf file, which is
+            converted in the user's cache at the first call (`gguf.cached_gguf`).
         tie_embeddings: let lm_head and the embedding be one parameter; None does so where they are stored as one or
             are equal.
 
@@ -192,6 +193,10 @@ def write_checkpoint_card(folder: Path, card: Mapping[str, Any] | None, *, what:
 
 
 def _existing(folder: str | Path) -> Path:
+    if str(folder).endswith(".gguf"):
+        from supernet.gguf import cached_gguf  # it writes such folders, and so needs this module
+
+        folder = cached_gguf(folder)
     path = restore_folder(folder)
     if not path.is_dir():
         raise FileNotFoundError(f"no checkpoint folder {folder}")
@@ -203,7 +208,7 @@ def _read_dense(folder: Path) -> tuple[Config, Weights, Path]:
     if (folder / ARCHITECTURE_FILE).is_file():
         arch = Architecture.from_dict(read_json(folder / ARCHITECTURE_FILE))
         if not arch.is_uniform:
-            raise ValueError(f"{folder} is a sub-network whose layers differ: read it with load_subnet")
+            raise ValueError(f"{folder} is a sub-network whose layers differ or lack a part: read it with load_subnet")
     weights, source = read_weights(folder)
     if is_litgpt(weights) or any(".attn.attn." in name for name in weights):
         config = _read_config(folder)

@@ -33,7 +33,7 @@ from supernet.weights import to_hf
 
 TOLERANCE = 1e-4  # of the logits, in float32, relative to the largest where that is above 1
 _LITGPT_FILES = (*TOKENIZER_FILES, "lit_model.pth", CONFIG_FILE, ARCHITECTURE_FILE, "card.json")
-_HF_FILES = (*TOKENIZER_FILES, "config.json", "model.safetensors", "card.json")
+HF_FILES = (*TOKENIZER_FILES, "config.json", "model.safetensors", "card.json")
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,8 @@ def export_hf(
         ValueError: no stock class holds this network (says what it cannot have), or the folder holds other files.
     """
     layout = _layout(gpt, arch)
-    with atomic_folder(folder, names=_HF_FILES) as new:
-        _write_hf(new, gpt, layout, tokenizer)
+    with atomic_folder(folder, names=HF_FILES) as new:
+        write_hf_model(new, gpt, layout, tokenizer)
         attention = _attention(gpt.config)
         difference = _difference(gpt, _load_hf(new, layout, attention))
         _write_companions(new, tokenizer, card, arch, difference)
@@ -160,6 +160,11 @@ def export_hf(
 
 
 def _layout(gpt: litgpt.GPT, arch: Architecture) -> Layout:
+    if not arch.is_complete:
+        raise ValueError(
+            f"{arch.id}: some of its blocks have no attention or no MLP, which no stock Hugging Face class can have. "
+            "Export it with format=litgpt."
+        )
     if not arch.is_uniform:
         raise ValueError(
             f"{arch.id}: its layers differ in heads, groups or MLP width, and a stock Hugging Face class has one shape "
@@ -173,7 +178,8 @@ def _attention(config: litgpt.Config) -> str | None:
     return "eager" if config.attention_logit_softcapping else None
 
 
-def _write_hf(folder: Path, gpt: litgpt.GPT, layout: Layout, tokenizer: Tokenizer | None) -> None:
+def write_hf_model(folder: Path, gpt: litgpt.GPT, layout: Layout, tokenizer: Tokenizer | None) -> None:
+    """Write config.json and model.safetensors of a network of one shape in a class that can hold it."""
     tied = gpt.lm_head.weight is gpt.transformer.wte.weight
     state = {name: tensor.detach().cpu() for name, tensor in gpt.state_dict().items()}
     weights = to_hf(state, layout, gpt.config, zero_biases=zero_biases(layout, gpt.config))
