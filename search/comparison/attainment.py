@@ -82,6 +82,17 @@ def attainment_difference(first: Sequence[Floats], second: Sequence[Floats]) -> 
     return AttainmentDifference(corners, found[:, -1] / len(first), len(first))
 
 
+def staircase(surface: Floats, x: Floats) -> Floats:
+    """Return the lowest second objective of a surface at a first one of at most x; infinity left of it.
+
+    Example:
+        >>> staircase(np.array([[1.0, 5.0], [3.0, 2.0]]), np.array([0.0, 1.0, 4.0])).tolist()
+        [inf, 5.0, 2.0]
+    """
+    lowest = np.concatenate([[np.inf], np.minimum.accumulate(surface[:, 1])])
+    return np.asarray(lowest[np.searchsorted(surface[:, 0], x, side="right")])
+
+
 def _stacked(fronts: Sequence[Floats]) -> tuple[Floats, Floats]:
     """Return all points and the number of the run of each, from 1 on."""
     if not fronts or any(front.ndim != 2 or front.shape[1] != 2 or not len(front) for front in fronts):

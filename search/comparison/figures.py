@@ -20,7 +20,11 @@ from search.figure_style import to_png
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_BANDS = "Median over seeds and the band between quartiles; fronts of counting are points at what they cost."
+_ABOVE = "Upwards: the distance above the frozen reference front in percent of its range."
+_BANDS = (
+    "Median over seeds and the band between quartiles; fronts of counting are points at what they cost (those cheaper "
+    "than the first evaluation shown are in the tables only)."
+)
 
 
 @dataclass(frozen=True)
@@ -110,12 +114,16 @@ def _attainment_plans(analysis: Analysis, columns: int) -> Iterator[_Plan]:
     default, baseline = analysis.default, analysis.baseline
     rival = next((m for m in analysis.searching if m != default), "")
     shown = [m for m in (baseline, rival, default) if m]
+    after = f"after {analysis.final} evaluations (fronts of counting at their own cost)"
     yield _Plan("attainment", "attainment",
-                f"Empirical attainment after {analysis.final} evaluations (the front of counting at its own cost): "
-                "half of the runs attain what lies above and right of the line; the band is from 25 to 75 %.",
-                lambda: attainment_figure(analysis, shown, columns=columns))  # fmt: skip
+                f"Empirical attainment {after}: half of the runs attain what lies above and right of the line; the "
+                "band is from 25 to 75 %.", partial(attainment_figure, analysis, shown, columns=columns))  # fmt: skip
+    yield _Plan("attainment_gap", "attainment",
+                f"The same surfaces as distance above the frozen reference front, {after}, in percent of the front's "
+                "range: 0 is the front.",
+                partial(attainment_figure, analysis, shown, columns=columns, above_front=True))  # fmt: skip
     for method in (default, rival):
         if method:
-            caption = f"Red: {method_label(method)} attains it in more runs; blue: {method_label(baseline)} does."
+            caption = f"Red: {method_label(method)} attains it in more runs; blue: {method_label(baseline)}. {_ABOVE}"
             yield _Plan(f"attainment_{method}_against_{baseline}", "attainment", caption,
                         partial(difference_figure, analysis, method, baseline, columns=columns))  # fmt: skip

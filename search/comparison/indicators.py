@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import moocore
 import numpy as np
@@ -21,6 +22,18 @@ from search.pareto import REFERENCE, Floats, Normalisation, as_values, is_valid,
 from surrogates.reference_fronts import ReferenceFront
 
 FLOOR = 1e-4  # regrets below it count as it where a logarithm is taken
+
+
+class Distances(NamedTuple):
+    """How far a front is from some points, normalised.
+
+    Attributes:
+        igd_plus: mean over the front's points of by how much the nearest of the points is worse.
+        epsilon: by how much the points must be moved, in every objective, to dominate the whole front.
+    """
+
+    igd_plus: float
+    epsilon: float
 
 
 @dataclass(frozen=True)
@@ -58,20 +71,14 @@ class FrontScale:
         """Return the hypervolume regret (n,) after each of the evaluations `values` (n, m)."""
         return 1.0 - hypervolume_curve(self.normalisation(values)) / self.volume
 
-    def igd_plus(self, values: ArrayLike) -> float:
-        """Return the mean distance from the front's points to what dominates least of them; infinity without points."""
-        found = self._found(values)
-        return float(moocore.igd_plus(found, ref=self.front)) if len(found) else float("inf")
-
-    def epsilon(self, values: ArrayLike) -> float:
-        """Return by how much the points must be moved to dominate the whole front; infinity without points."""
-        found = self._found(values)
-        return float(moocore.epsilon_additive(found, ref=self.front)) if len(found) else float("inf")
-
-    def _found(self, values: ArrayLike) -> Floats:
-        """Return the normalised non-dominated points: dominated ones change neither indicator."""
+    def distances(self, values: ArrayLike) -> Distances:
+        """Return how far the front is from what was found, by two indicators; infinity where nothing was found."""
         points = self.normalisation(values)
-        return points[nondominated(points, duplicates=False)]
+        found = points[nondominated(points)]  # dominated points change neither indicator
+        if not len(found):
+            return Distances(float("inf"), float("inf"))
+        igd_plus, epsilon = moocore.igd_plus(found, ref=self.front), moocore.epsilon_additive(found, ref=self.front)
+        return Distances(float(igd_plus), float(epsilon))
 
 
 def hypervolume_curve(points: ArrayLike, reference: float = REFERENCE) -> Floats:

@@ -11,7 +11,7 @@ from search.comparison.analysis import Analysis
 from search.comparison.indicators import FLOOR
 from search.comparison.method_styles import method_label, method_style
 from search.comparison.records import ALL
-from search.comparison.regret_figures import grid
+from search.comparison.regret_figures import grid, wrapped
 from search.comparison.scores import Entry
 from search.comparison.standings import Standings
 from search.comparison.statistics import quartiles
@@ -93,7 +93,7 @@ def spread_figure(analysis: Analysis, *, columns: int) -> Figure | None:
         if not shown:
             return None
         for axes, case in zip(panels, cases, strict=True):
-            axes.set(xscale="log", xlim=(min(shown) / 1.2, max(shown) * 1.2), title=analysis.labels[case])
+            axes.set(xscale="log", xlim=(min(shown) / 1.2, max(shown) * 1.2), title=wrapped(analysis.labels[case]))
             axes.set_yticks(range(len(methods)), [_spread_label(analysis, m) for m in methods])
             axes.set_ylim(len(methods) - 0.4, -0.6)
             axes.tick_params(axis="y", length=0, labelsize=7)

@@ -11,9 +11,9 @@ from search.comparison.analysis import Analysis
 from search.comparison.indicators import FLOOR
 from search.comparison.method_styles import Family, method_style
 from search.comparison.scores import Entry, MethodScores
-from search.comparison.standings import Unit
+from search.comparison.standings import Unit, median_cost
 from search.comparison.statistics import quartiles
-from search.figure_style import LIGHT, label_ends, laid_out, new_figure, plain_ticks, styled
+from search.figure_style import LIGHT, label_ends, laid_out, new_figure, styled
 from search.pareto import Floats
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ def regret_grid(analysis: Analysis, units: Sequence[Unit], titles: Sequence[str]
             for method in (*family.context, *lines):
                 _draw_method(axes, analysis.scores.methods.get(Entry(*unit, method)), method, (left, last),
                              is_context=method in family.context)  # fmt: skip
-            for method in analysis.points:
+            for method in shown_points(analysis, units, left):
                 _draw_point(axes, analysis.scores.methods.get(Entry(*unit, method)), method)
-            axes.set_title(title)
+            axes.set_title(wrapped(title), fontsize=8.5)
         _scale(panels, left, _right_end(panels, last))
-        handles = legend_handles((*lines, *family.context), analysis.points)
+        handles = legend_handles((*lines, *family.context), shown_points(analysis, units, left))
         figure.legend(handles=handles, loc="outside upper left", ncols=min(6, len(handles)))
         figure.supxlabel(_EVALUATIONS, fontsize=9)
         figure.supylabel("Hypervolume regret", fontsize=9)
@@ -65,9 +65,10 @@ def overall_figure(analysis: Analysis, family: Family) -> Figure | None:
             ends.append(_draw_overall(axes, analysis, units, family, (left, last)))
             axes.set(title=f"{title}, {len(units)} {'cases' if title == 'Whole space' else 'panels'}")
             axes.set(xlabel=_EVALUATIONS, ylabel="Hypervolume regret, geometric mean of medians")
-            _scale([axes], left, last * (last / left) ** 0.62)
-        if analysis.points:
-            handles = legend_handles((), analysis.points)
+            _scale([axes], left, last * (last / left) ** 0.45, last=last)
+        points = shown_points(analysis, shown[0][1], left)
+        if points:
+            handles = legend_handles((), points)
             figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
         laid_out(figure)
         for axes, labels in zip(panels, ends, strict=True):
@@ -87,7 +88,7 @@ def _draw_overall(
             axes.plot(x, curve[left - 1 :], color=style.color, ls=style.line)
             axes.plot(x[-1:], curve[-1:], style.marker, color=style.color, ms=5)
             ends.append((float(last), float(curve[-1]), style.label, style.color))
-    for method in analysis.points:
+    for method in shown_points(analysis, units, left):
         found = [analysis.scores.methods.get(Entry(*unit, method)) for unit in units]
         known = [scores for scores in found if scores is not None]
         if len(known) == len(units):
@@ -172,17 +173,44 @@ def _right_end(panels: Sequence[Axes], last: int) -> float:
     return 1.08 * max([last, *drawn])
 
 
-def _scale(panels: Sequence[Axes], left: float, right: float) -> None:
+def _scale(panels: Sequence[Axes], left: float, right: float, *, last: float = np.inf) -> None:
+    """Set limits and ticks; no tick is beyond `last`, where only labels are."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
     ys = np.concatenate([np.asarray(line.get_ydata(), float) for axes in panels for line in axes.get_lines()])
     low, high = float(np.nanmin(ys)), float(np.nanmax(ys))
     for axes in panels:
         axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(low / 1.15, min(1.05, high * 1.1)))
-        axes.xaxis.set_major_locator(FixedLocator([t for t in _TICKS if left <= t <= right]))
+        axes.xaxis.set_major_locator(FixedLocator([t for t in _TICKS if left <= t <= min(right, last)]))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        plain_ticks(axes, y=True, count=5)
+        axes.yaxis.set_major_locator(FixedLocator(decade_ticks(*axes.get_ylim())))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
+def decade_ticks(low: float, high: float) -> list[float]:
+    """Return 1, 2 and 5 of each decade between two positive numbers; 1 and 3 where those are too many.
+
+    Example:
+        >>> decade_ticks(0.015, 0.6)
+        [0.02, 0.05, 0.1, 0.2, 0.5]
+    """
+    steps = (1, 3) if high > 100 * low else (1, 2, 5)
+    exponents = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    ticks = [float(f"{step}e{exponent}") for exponent in exponents for step in steps]
+    return [tick for tick in ticks if low <= tick <= high]
+
+
+def wrapped(title: str) -> str:
+    """Return a long title in two lines."""
+    return title.replace(", ", ",\n", 1) if len(title) > 34 else title
+
+
+def shown_points(analysis: Analysis, units: Sequence[Unit], left: float) -> tuple[str, ...]:
+    """Return the fronts of counting that are not cheaper than the first evaluation drawn."""
+    costs = {m: [median_cost(analysis.scores, unit, m) for unit in units] for m in analysis.points}
+    return tuple(m for m, found in costs.items() if any(cost >= left for cost in found))
 
 
 def legend_handles(lines: Iterable[str], points: Iterable[str]) -> list[Any]:

@@ -167,8 +167,8 @@ class ScoredRun:
         """Score a run; rows of other widths than the panel's are evaluations without a result."""
         values = np.array(record.values, dtype=np.float64)
         if panel != ALL:
-            names = {width: width_panel(int(width)) for width in np.unique(record.widths)}
-            values[[names[width] != panel for width in record.widths]] = np.nan
+            inside = [width for width in np.unique(record.widths) if width_panel(int(width)) == panel]
+            values[~np.isin(record.widths, inside)] = np.nan
         regrets = scale.regret_curve(values)
         if record.is_point:
             regrets[:-1] = np.nan
@@ -192,8 +192,7 @@ class ScoredRun:
                 "n_evaluations": stop,
                 "is_last": stop == n,
                 "regret": float(self.regrets[stop - 1]),
-                "igd_plus": self.scale.igd_plus(self.values[:stop]),
-                "epsilon": self.scale.epsilon(self.values[:stop]),
+                **self.scale.distances(self.values[:stop])._asdict(),
                 "mean_log_regret": float(area[stop - 1]),
             }
             for stop in stops

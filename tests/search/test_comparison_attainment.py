@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from comparison_fakes import CASE, run_record
 
-from search.comparison.attainment import attainment_difference, attainment_surfaces, run_fronts
-from search.comparison.attainment_figures import staircase
+from search.comparison.attainment import attainment_difference, attainment_surfaces, run_fronts, staircase
+from search.comparison.attainment_figures import rasterised
 
 CASE_ = CASE.format("a100")
 
@@ -49,6 +49,14 @@ def test_differences_are_differences_of_shares():
     for rows, wanted in zip(inside.T, expected, strict=True):
         assert np.allclose(found.shares[rows] if rows.any() else 0.0, wanted)
     assert expected.max() > 0.3
+
+
+def test_a_raster_of_the_difference_is_the_difference_at_its_pixels():
+    first, second = fronts("a", 0.1), fronts("bb", 0.4)
+    x, y = np.linspace(1.01, 5, 40), np.linspace(1.01, 5, 30)
+    image = rasterised(attainment_difference(first, second), x, np.repeat(y[:, None], 40, axis=1))
+    points = np.stack(np.meshgrid(y, x, indexing="ij"), -1).reshape(-1, 2)
+    assert image.ravel() == pytest.approx(attained(first, points) - attained(second, points))
 
 
 def test_fronts_are_of_the_budget_and_points_are_whole():

@@ -71,16 +71,15 @@ def test_igd_plus_and_epsilon_are_those_of_their_definitions(m):
     worse = points[None] - front[:, None]
     igd = np.sqrt((np.maximum(worse, 0) ** 2).sum(-1)).min(1).mean()
     epsilon = worse.max(-1).min(1).max()
-    assert scale.igd_plus(values) == pytest.approx(igd)
-    assert scale.epsilon(values) == pytest.approx(epsilon)
-    assert scale.igd_plus(values) == pytest.approx(moocore.igd_plus(points, ref=front))
-    assert scale.epsilon(values) == pytest.approx(moocore.epsilon_additive(points, ref=front))
+    found = scale.distances(values)
+    assert found == pytest.approx((igd, epsilon))
+    assert found == pytest.approx((moocore.igd_plus(points, ref=front), moocore.epsilon_additive(points, ref=front)))
 
 
 def test_nothing_found_is_infinitely_far():
     scale = FrontScale.of(reference_of(curved_front()))
     nothing = np.full((3, 2), np.nan)
-    assert scale.igd_plus(nothing) == scale.epsilon(nothing) == np.inf
+    assert scale.distances(nothing) == (np.inf, np.inf)
     assert scale.regret_curve(nothing).tolist() == [1.0, 1.0, 1.0]
 
 

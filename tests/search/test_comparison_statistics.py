@@ -1,5 +1,7 @@
 """Tests and ranks equal scipy's and worked examples."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -22,6 +24,21 @@ def test_signed_rank_of_a_worked_example():
     first = dict(enumerate([1.0, 1.0, 1.0, 1.0, 9.0]))
     second = dict(enumerate([2.0, 3.0, 4.0, 5.0, 4.0]))
     assert signed_rank(first, second).p == pytest.approx(20 / 32)
+
+
+def test_ties_are_exact_by_all_sign_patterns():
+    differences = np.array([1.0, -1.0, 2.0, 2.0, 3.0, -3.0, 4.0, 4.0])
+    ranks = stats.rankdata(np.abs(differences))
+    sums = np.array([ranks[np.array(signs)].sum() for signs in product([False, True], repeat=8)])
+    own = ranks[differences > 0].sum()
+    expected = min(1.0, 2 * min((sums <= own).mean(), (sums >= own).mean()))
+    assert signed_rank(dict(enumerate(differences)), dict.fromkeys(range(8), 0.0)).p == pytest.approx(expected)
+
+
+def test_many_pairs_are_scipys_approximation():
+    a = np.random.default_rng(2).normal(0.1, 1, 80)
+    found = signed_rank(dict(enumerate(a)), dict.fromkeys(range(80), 0.0))
+    assert found.p == pytest.approx(stats.wilcoxon(a).pvalue)
 
 
 def test_equal_methods_and_rounding_are_no_difference():
