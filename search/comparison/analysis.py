@@ -17,8 +17,8 @@ from search.comparison.standings import Standings, Unit, standings
 
 DEFAULT, BASELINE, RANDOM = "lts-warm-start", "lts", "random"
 BUDGET_NOTE = (
-    "Budget: evaluations of perplexity. Hardware metrics are free and known to every method. Fronts of counting (LTS) "
-    "are charged one evaluation for each of their networks and have a result only then."
+    "Budget: evaluations of perplexity. Hardware metrics are free and known to every method. A front of counting (LTS) "
+    "is charged one evaluation for each of its networks and has a result only as a whole."
 )
 
 

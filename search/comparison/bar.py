@@ -115,7 +115,7 @@ class AgainstBaseline:
         at: evaluations.
         n_units: where both have results.
         lower: units with a lower median regret.
-        better: units significantly so (Holm over all methods, budgets and units of the group).
+        better: units significantly so (Holm over all methods, budgets and units of a case).
         worse: units significantly the other way.
         n_affordable: units in which the front costs at most `at` evaluations.
     """
@@ -143,11 +143,12 @@ def against_baseline(
     scores: Scores, units: Sequence[Unit], budgets: Sequence[int], *, baseline: str
 ) -> list[AgainstBaseline]:
     """Compare every searching method at every budget with the whole parameter-count front, paired by seed."""
-    found = [meeting for unit in units for at in budgets for meeting in _meetings(scores, unit, at, baseline)]
-    corrected = holm([meeting.test.p for meeting in found])
     groups: dict[tuple[str, int], list[tuple[_Meeting, bool]]] = {}
-    for meeting, p in zip(found, corrected, strict=True):
-        groups.setdefault((meeting.method, meeting.at), []).append((meeting, bool(p < LEVEL)))
+    for case in dict.fromkeys(unit.case for unit in units):
+        own = [unit for unit in units if unit.case == case]
+        found = [meeting for unit in own for at in budgets for meeting in _meetings(scores, unit, at, baseline)]
+        for meeting, p in zip(found, holm([meeting.test.p for meeting in found]), strict=True):
+            groups.setdefault((meeting.method, meeting.at), []).append((meeting, bool(p < LEVEL)))
     return [
         AgainstBaseline(
             method=method,

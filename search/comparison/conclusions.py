@@ -1,7 +1,7 @@
 """What a comparison says, in sentences made from its numbers: where the default fails, what counting is worth, ties.
 
 Nothing is claimed that a number does not show: "better" means a lower median, "significantly" a paired Wilcoxon test
-with p < 0.05 after Holm's correction over all pairs and cases of the group.
+with p < 0.05 after Holm's correction over all pairs and panels of a case.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from search.comparison.bar import AgainstBaseline, Bar
 from search.comparison.data_notes import data_texts
 from search.comparison.method_styles import method_label
 from search.comparison.other_indicators import indicator_text
+from search.comparison.records import ALL
 from search.comparison.standings import Outcomes, Standings, median_cost
 from search.comparison.wording import cases_text, listed, percents, span
 
@@ -41,7 +42,7 @@ def findings(analysis: Analysis) -> list[Finding]:
         ("Counting or searching, within a width", analysis.against_within, analysis.within),
     ):
         if rows and found[analysis.final].units:
-            out.append(Finding(name, " ".join(counting_text(analysis, rows, at) for at in analysis.budgets)))
+            out.append(Finding(name, counting_text(analysis, rows)))
     out += [Finding("Catching up", text) for text in [catch_up_text(analysis)] if text]
     out += [Finding("Fronts of counting", text) for text in [variants_text(analysis)] if text]
     out += [Finding("Against random search", text) for text in random_texts(analysis)]
@@ -113,32 +114,33 @@ def _losses(analysis: Analysis, bar: Bar) -> str:
 # --- counting or searching ----------------------------------------------------------------------------------------
 
 
-def counting_text(analysis: Analysis, rows: Sequence[AgainstBaseline], at: int) -> str:
-    """Say for one budget how the default and the best other method stand against the parameter-count front."""
-    here = [row for row in rows if row.at == at]
-    if not here:
-        return ""
-    default = [row for row in here if row.method == analysis.default]
-    others = sorted((row for row in here if row.method != analysis.default),
+def counting_text(analysis: Analysis, rows: Sequence[AgainstBaseline]) -> str:
+    """Say at every budget how the default and the best other method stand against the parameter-count front."""
+    said: dict[tuple[str, str], list[str]] = {}
+    for at in analysis.budgets:
+        here = [row for row in rows if row.at == at]
+        if here:
+            n, paid = here[0].n_units, here[0].n_affordable
+            cost = "" if paid == n else f" (fewer than the front costs on {n - paid} of {n})"
+            said.setdefault((cost, _standing_text(here, analysis.default)), []).append(str(at))
+    return " ".join(f"At {listed(budgets)} evaluations{cost}: {text}." for (cost, text), budgets in said.items())
+
+
+def _standing_text(here: Sequence[AgainstBaseline], default: str) -> str:
+    if not any(row.lower for row in here):
+        return f"no method is better than the front on any of {here[0].n_units}"
+    own = [row for row in here if row.method == default]
+    others = sorted((row for row in here if row.method != default),
                     key=lambda row: (-row.lower, -row.better, row.worse, row.method))  # fmt: skip
-    n = here[0].n_units
-    paid = here[0].n_affordable
-    start = f"At {at} evaluations" + ("" if paid == n else f" (the front costs more on {n - paid} of {n})")
-    parts = [_against(row) for row in default]
-    if others and others[0].lower:
-        same = [row for row in others if row.lower == others[0].lower and row.better == others[0].better]
-        parts.append(f"of the others {' and '.join(method_label(row.method) for row in same[:2])} comes closest: "
-                     f"{_against(same[0], named=False)}" if len(same) <= 2 else
-                     f"{len(same)} others, e.g. {_against(same[0])}")  # fmt: skip
-    elif others:
-        parts.append(f"no other method is better than the front on any of {n}")
-    return f"{start}: {'; '.join(parts)}."
+    parts = [_against(row) for row in own]
+    if others:
+        parts.append(f"of the others {_against(others[0])}" if others[0].lower else "no other method on any")
+    return "; ".join(parts)
 
 
-def _against(row: AgainstBaseline, *, named: bool = True) -> str:
-    name = f"{method_label(row.method)} is " if named else ""
+def _against(row: AgainstBaseline) -> str:
     return (
-        f"{name}better than the front on {row.lower} of {row.n_units} "
+        f"{method_label(row.method)} is better than the front on {row.lower} of {row.n_units} "
         f"(significantly better on {row.better}, worse on {row.worse})"
     )
 
@@ -196,13 +198,16 @@ def random_texts(analysis: Analysis) -> list[str]:
 
 
 def _random_text(counts: Mapping[str, Outcomes]) -> str:
-    never = [method_label(m) for m, (better, worse, _) in counts.items() if not better and not worse]
-    losers = [f"{method_label(m)} (on {worse} of {better + worse + ties})"
-              for m, (better, worse, ties) in counts.items() if worse]  # fmt: skip
-    always = [method_label(m) for m, (_, worse, ties) in counts.items() if not worse and not ties]
-    parts = [f"significantly better than random search everywhere: {listed(always) or 'none'}"]
-    parts.append(f"not told apart from it anywhere: {listed(never) or 'none'}")
-    parts.append(f"significantly worse somewhere: {listed(losers) or 'none'}")
+    n = max(sum(outcome) for outcome in counts.values())
+    always = [method_label(m) for m, outcome in counts.items() if outcome.better == sum(outcome)]
+    partly = [f"{method_label(m)} ({outcome.better} of {sum(outcome)})" for m, outcome in counts.items()
+              if 0 < outcome.better < sum(outcome)]  # fmt: skip
+    never = [method_label(m) for m, outcome in counts.items() if not outcome.better]
+    worse = [f"{method_label(m)} ({outcome.worse} of {sum(outcome)})" for m, outcome in counts.items() if outcome.worse]
+    parts = [f"significantly better than random search on all {n}: {listed(always) or 'none'}"]
+    parts += [f"on some: {listed(partly)}"] if partly else []
+    parts += [f"nowhere: {listed(never)}"] if never else []
+    parts += [f"significantly worse on some: {listed(worse)}"] if worse else []
     return "; ".join(parts) + "."
 
 
@@ -214,7 +219,7 @@ def leader_text(found: Standings, default: str) -> str:
     text = (
         f"After {found.at} evaluations {method_label(best.method)} has the best average rank, {best.rank:.1f} "
         f"({best.rank_low:.1f} to {best.rank_high:.1f}) of {len(found.ranked)}, and the lowest median regret on "
-        f"{best.wins} of {len(found.units)} panels"
+        f"{best.wins} of {len(found.units)} {'cases' if found.units[0].panel == ALL else 'panels'}"
     )
     own = next((m for m in found.ranked if m.method == default), None)
     if own is None or own.method == best.method:
@@ -238,7 +243,11 @@ def special_texts(analysis: Analysis) -> list[str]:
         best, regret = order[0]
         level = [method_label(m) for m, _ in order[1:] if not _told_apart(found, unit.case, best, m)]
         text = f"{analysis.labels[unit.case]}: {method_label(best)} has the lowest median regret, {percents(regret)}"
-        text += f"; not told apart from it: {listed(level)}." if level else ", significantly below every other method."
+        text += (
+            f"; not told apart from it: {listed(level, most=6)}."
+            if level
+            else ", significantly below every other method."
+        )
         out.append(text)
     return out
 

@@ -28,8 +28,9 @@ def data_texts(analysis: Analysis) -> list[str]:
     for name, found_there in (("in the whole space", analysis.whole), ("within widths", analysis.within)):
         tests = found_there[analysis.final].pairs
         n = max((test.n for test in tests), default=0)
-        if n and len(tests) * 0.5 ** (n - 1) >= LEVEL:
-            out.append(f"With {n} seeds and {len(tests)} tests {name} no difference can be significant.")
+        least = min(Counter(test.unit.case for test in tests).values(), default=0)
+        if n and least * 0.5 ** (n - 1) >= LEVEL:
+            out.append(f"With {n} seeds and {least} tests a case, {name} no difference can be significant.")
     few = [d for found in (*analysis.whole.values(), *analysis.special.values()) for d in found.dropped]
     if few:
         named = [f"{method_label(m)} on {analysis.labels[unit.case]} ({n})" for unit, m, n in dict.fromkeys(few)]

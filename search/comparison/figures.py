@@ -94,7 +94,7 @@ def _plans(analysis: Analysis) -> Iterator[_Plan]:
                 lambda: rank_figure(analysis, within=True))  # fmt: skip
     yield _Plan("spread", "ranks",
                 f"Regret of every run (dots), quartiles (bar) and median (tick) after {analysis.final} evaluations, "
-                "or at the end of shorter runs (number in brackets).",
+                "or at the end of shorter runs (number after the name).",
                 lambda: spread_figure(analysis, columns=columns))  # fmt: skip
 
 
@@ -124,6 +124,8 @@ def _attainment_plans(analysis: Analysis, columns: int) -> Iterator[_Plan]:
                 partial(attainment_figure, analysis, shown, columns=columns, above_front=True))  # fmt: skip
     for method in (default, rival):
         if method:
-            caption = f"Red: {method_label(method)} attains it in more runs; blue: {method_label(baseline)}. {_ABOVE}"
+            caption = (
+                f"Orange: {method_label(method)} attains it in more runs; blue: {method_label(baseline)}. {_ABOVE}"
+            )
             yield _Plan(f"attainment_{method}_against_{baseline}", "attainment", caption,
                         partial(difference_figure, analysis, method, baseline, columns=columns))  # fmt: skip

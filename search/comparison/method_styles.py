@@ -25,10 +25,10 @@ class MethodStyle:
 _STYLES = {
     "random": MethodStyle("Random", MUTED, "x"),
     "local-search": MethodStyle("Local search", GREEN, "^"),
-    "local-search-any": MethodStyle("Local search, any gene", GREEN, "v", DASHED),
+    "local-search-any": MethodStyle("Local search (any gene)", GREEN, "v", DASHED),
     "mo-rea": MethodStyle("MO-REA", ORANGE, "P"),
     "nsga2": MethodStyle("NSGA-II", BLUE, "o"),
-    "nsga2-100": MethodStyle("NSGA-II, 100", BLUE, "h", DASHED),
+    "nsga2-100": MethodStyle("NSGA-II (pop. 100)", BLUE, "h", DASHED),
     "nsga3": MethodStyle("NSGA-III", SKY, "<", DASHED),
     "sms-emoa": MethodStyle("SMS-EMOA", SKY, ">"),
     "tpe": MethodStyle("TPE", GREEN, "1", DOTTED),
@@ -37,10 +37,10 @@ _STYLES = {
     "rsbo": MethodStyle("RSBO", SKY, "4", DOTTED),
     "lts-warm-start": MethodStyle("LTS warm start", VERMILLION, "s"),
     "model-guided": MethodStyle("Model-guided", PURPLE, "D"),
-    "lts": MethodStyle("LTS, decoder parameters", INK, "*"),
-    "lts-non-embedding": MethodStyle("LTS, non-embedding", "#8a5a00", "d"),
-    "lts-flops": MethodStyle("LTS, FLOPs", "#00664a", "p"),
-    "lts-width": MethodStyle("LTS, width only", "#004a75", "X"),
+    "lts": MethodStyle("LTS (decoder parameters)", INK, "*"),
+    "lts-non-embedding": MethodStyle("LTS (non-embedding)", "#8a5a00", "d"),
+    "lts-flops": MethodStyle("LTS (FLOPs)", "#00664a", "p"),
+    "lts-width": MethodStyle("LTS (width only)", "#004a75", "X"),
 }
 _SPARE = (GREEN, BLUE, ORANGE, SKY, PURPLE)
 _FAMILIES = (

@@ -107,7 +107,7 @@ def _spread_label(analysis: Analysis, method: str) -> str:
     if method in analysis.points:
         return label
     length = analysis.length(method)
-    return label if length >= analysis.final else f"{label} ({length})"
+    return label if length >= analysis.final else f"{label}, {length} eval."
 
 
 def _draw_spreads(axes: Axes, analysis: Analysis, case: str, methods: Sequence[str]) -> list[float]:

@@ -17,6 +17,7 @@ from search.comparison.scores import Entry, Scores
 from search.comparison.statistics import (
     LEVEL,
     ROUNDING,
+    PairedTest,
     Quartiles,
     geometric_mean,
     holm,
@@ -46,7 +47,7 @@ class PairResult:
         n: seeds that both have.
         difference: median regret of first minus second over seeds; below 0 where the first is better.
         p: two-sided, not corrected.
-        p_holm: corrected for all pairs in all units of the standings.
+        p_holm: corrected for all pairs in all units of the case.
     """
 
     unit: Unit
@@ -179,16 +180,15 @@ def _enough_seeds(found: dict[str, Cell]) -> tuple[dict[str, Cell], dict[str, in
 
 
 def paired_tests(values: Mapping[Unit, Mapping[str, Cell]]) -> tuple[PairResult, ...]:
-    """Test all pairs of methods in all units; Holm's correction is over all of them."""
-    found = [
-        (unit, a, b, signed_rank(methods[a], methods[b]))
-        for unit, methods in values.items()
-        for a, b in combinations(methods, 2)
-    ]
-    corrected = holm([test.p for *_, test in found])
+    """Test all pairs of methods in all units; Holm's correction is over all pairs in all units of a case."""
+    families: dict[str, list[tuple[Unit, str, str, PairedTest]]] = {}
+    for unit, methods in values.items():
+        tests = [(unit, a, b, signed_rank(methods[a], methods[b])) for a, b in combinations(methods, 2)]
+        families.setdefault(unit.case, []).extend(tests)
     return tuple(
         PairResult(unit, a, b, test.n, test.difference, test.p, float(p))
-        for (unit, a, b, test), p in zip(found, corrected, strict=True)
+        for tests in families.values()
+        for (unit, a, b, test), p in zip(tests, holm([test.p for *_, test in tests]), strict=True)
     )
 
 

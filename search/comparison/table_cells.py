@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from search.number_format import NONE
 
-TESTED = "p < 0.05, paired Wilcoxon, Holm's correction over all pairs and panels."
+TESTED = "p < 0.05, paired Wilcoxon, Holm's correction over all pairs and panels of a case"
 
 
 @dataclass(frozen=True)

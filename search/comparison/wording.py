@@ -23,26 +23,26 @@ def listed(items: Iterable[str], *, most: int = 20) -> str:
 
 
 def percents(*values: float) -> str:
-    """Return regrets as percent, two significant digits.
+    """Return regrets as percent, three significant digits.
 
     Example:
         >>> percents(0.0312, 0.0345)
-        '3.1 against 3.5 %'
+        '3.12 against 3.45 %'
     """
     return " against ".join(percent_digits(value) for value in values) + " %"
 
 
 def percent_digits(value: float) -> str:
-    """Return 100 times a number with two significant digits, at most three decimals; a dash for NaN.
+    """Return 100 times a number with three significant digits, at most three decimals; a dash for NaN.
 
     Example:
-        >>> percent_digits(0.0312), percent_digits(0.312), percent_digits(-0.0001)
-        ('3.1', '31', '-0.010')
+        >>> percent_digits(0.0312), percent_digits(0.09999), percent_digits(-0.0001)
+        ('3.12', '10.0', '-0.010')
     """
     if not np.isfinite(value):
         return NONE
-    size = abs(100 * value)
-    decimals = 0 if size == 0 else int(np.clip(1 - np.floor(np.log10(size)), 0, 3))
+    size = float(f"{abs(100 * value):.2e}")  # rounded first: 9.999 is 10.0
+    decimals = 0 if size == 0 else int(np.clip(2 - np.floor(np.log10(size)), 0, 3))
     return f"{100 * value:.{decimals}f}"
 
 
