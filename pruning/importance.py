@@ -16,9 +16,9 @@ from torch import Tensor
 from pruning.criteria import activations, obs, taylor, weights
 from pruning.criteria.evidence import Evidence
 from pruning.gradients import Gradients
-from pruning.moments import Moments
+from pruning.moments import Moments, check_moments
 from pruning.scores import Importance
-from pruning.structure import PARTS, Sizes, check_uniform
+from pruning.structure import check_uniform
 from supernet.model import Supernet
 
 
@@ -82,7 +82,7 @@ def importance(
             raise ValueError(f"the criterion {criterion!r} needs {name} of calibration text: give {name}=")
     sizes = check_uniform(supernet)
     if moments is not None and "moments" in chosen.needs:
-        _check_moments(moments, sizes)
+        check_moments(moments, sizes)
     scores = chosen.score(Evidence(supernet, sizes, moments, gradients, seed))
     for name in ("neurons", "heads", "groups", "channels"):
         value: Tensor | None = getattr(scores, name)
@@ -91,14 +91,3 @@ def importance(
                 f"the {criterion} scores of {name} are not finite: weights, moments or gradients hold NaN or infinity"
             )
     return scores
-
-
-def _check_moments(moments: Moments, sizes: Sizes) -> None:
-    for layer in range(sizes.n_layer):
-        for part in PARTS:
-            size, own = moments.of(layer, part).size, sizes.n_columns[part]
-            if size != own:
-                raise ValueError(
-                    f"the moments of layer {layer}, {part}, have {size} inputs, the network has {own}: they are of "
-                    "another network"
-                )

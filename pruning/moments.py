@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pruning.structure import PARTS, Part
+from pruning.structure import PARTS, Part, Sizes
 from supernet.artifacts import atomic_path
 
 _INPUT_FIELDS = ("second", "mean", "variance", "activation")
@@ -154,3 +154,17 @@ def check_finite(moments: InputMoments, where: str) -> InputMoments:
                 "try precision=32, and check that the checkpoint is whole"
             )
     return moments
+
+
+def check_moments(moments: Moments, sizes: Sizes) -> None:
+    """Raise ValueError unless these are the moments of all layers of a network of these sizes."""
+    for layer in range(sizes.n_layer):
+        for part in PARTS:
+            if (layer, part) not in moments.inputs:
+                raise ValueError(f"there are no moments of layer {layer}, {part}: collect them of all layers")
+            size, own = moments.of(layer, part).size, sizes.n_columns[part]
+            if size != own:
+                raise ValueError(
+                    f"the moments of layer {layer}, {part}, have {size} inputs, the network has {own}: they are of "
+                    "another network"
+                )

@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pruning.levels import Level, check_level, is_whole, kept_inputs, levels_of, nested_order
-from pruning.moments import Moments
+from pruning.moments import Moments, check_moments
 from pruning.pruned import Pruned, add_biases, put_projection
 from pruning.reconstruction import DAMPING, PrefixSolver, Solution
 from pruning.structure import Part, check_uniform, output_projection
@@ -75,7 +75,9 @@ class OverlayDatabase:
     ) -> None:
         self.supernet, self.moments, self.settings = supernet, moments, settings or OverlaySettings()
         self.folder = None if folder is None else Path(folder)
-        self._n_layer = check_uniform(supernet).n_layer
+        sizes = check_uniform(supernet)
+        check_moments(moments, sizes)
+        self._n_layer = sizes.n_layer
         self._known: dict[Key, Solution] = {}
         self._solver: tuple[object, PrefixSolver | None] = (None, None)
         if self.folder is not None:
