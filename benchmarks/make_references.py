@@ -20,15 +20,20 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from hw_profiles.device import usable_cores
 from search.comparison.cases import Case, benchmark_of
 from search.comparison.records import width_panel
-from search.comparison.references import DATA, save_references, width_front
+from search.comparison.references import DATA, FULL, save_references, width_front
 from search.comparison.settings import GRID, read_settings
-from search.comparison.workers import in_workers, n_cores
-from search.frozen_fronts import frozen_front
+from search.comparison.workers import in_workers
 from supernet.artifacts import atomic_path, versions
 from surrogates.reference_fronts import ReferenceFront
 
+_SEARCH = (
+    "For each width: trade-offs of linear models and members of the shipped front of the whole space, evolution, then "
+    f"all neighbours of the front until nothing new is found ({FULL}). The front of the whole space is what those of "
+    "the widths leave of each other."
+)
 PARTS = ("front", "ideal", "nadir", "genes")
 
 
@@ -90,7 +95,7 @@ def _ship(name: str, jobs: list[Job], options: argparse.Namespace) -> None:
                 front = ReferenceFront(*(file[part] for part in PARTS))
                 fronts.setdefault(job.case.clean_name, {})[width_panel(job.n_embd)] = front
     command = "python " + shlex.join(["benchmarks/make_references.py", *sys.argv[1:]])
-    how = {"command": command, "seed": 0, "versions": versions(), "search": (frozen_front.__doc__ or "").strip()}
+    how = {"command": command, "seed": 0, "versions": versions(), "search": _SEARCH}
     card = save_references(options.out, benchmark_of(name), fronts, how=how)
     sizes = [len(front.front) for panels in fronts.values() for front in panels.values()]
     print(f"{card}: {len(sizes)} fronts of {min(sizes)} to {max(sizes)} points, "
@@ -120,7 +125,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--config", default="full", help="of conf/compare/: whose cases")
     parser.add_argument("--work", type=Path, default=Path("runs/references"), help="folder of finished fronts")
     parser.add_argument("--out", type=Path, default=DATA, help="folder of the shipped files")
-    parser.add_argument("--jobs", type=int, default=n_cores(), help="processes")
+    parser.add_argument("--jobs", type=int, default=usable_cores(), help="processes")
     return parser.parse_args()
 
 

@@ -21,7 +21,7 @@ def compare() -> int:
 def _compare(cfg: DictConfig) -> None:
     from search.comparison.runner import run_comparison
     from search.comparison.settings import KEYS, read_settings
-    from supernet.dispatch import save_run_info
+    from supernet.dispatch import command_line, save_run_info
 
     values = _plain(cfg)
     with warnings.catch_warnings(record=True) as caught:
@@ -31,7 +31,7 @@ def _compare(cfg: DictConfig) -> None:
         print(f"{sys.argv[0]}: {warning.message}", file=sys.stderr)
     found = run_comparison(settings, cfg.run_dir, workers=cfg.workers, progress=cfg.progress)
     save_run_info(cfg, cfg.run_dir)
-    report = found.report()
+    report = found.report(command=command_line())
     print(f"compare: {report.headline} -> {report.html}")
 
 

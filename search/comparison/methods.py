@@ -30,7 +30,7 @@ class Method:
         name: in files and reports.
         what: one line about it.
         algorithm: "module:class" of its optimizer; None for point methods.
-        settings: arguments of the class.
+        settings: arguments of the class; of a point method, `front` of its evolution and the most it looks at.
         proxy: of a point method: what ranks networks in place of perplexity (`training_free.PROXIES`).
         batch: architectures asked for at once: a whole generation where the algorithm works by generations (their
             results do not depend on it), all for random search, else 1, so that it learns from each.
@@ -38,6 +38,7 @@ class Method:
         seconds: about how long a run takes; long ones start first.
         packages: optional packages it needs.
         extra: of paretolm's, which installs them.
+        noise_package: optional package with which the optimizer can be told that values have noise.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Method:
     seconds: float = 1.0
     packages: tuple[str, ...] = ()
     extra: str = ""
+    noise_package: str = ""
 
     @property
     def is_point(self) -> bool:
@@ -69,25 +71,32 @@ class Method:
             return "is not part of this version of paretolm"
         return None
 
+    @property
+    def is_told_of_noise(self) -> bool:
+        """Whether its optimizer is told when values have noise; ehvi's needs BoTorch then."""
+        return self.noise_package != "" and find_spec(self.noise_package) is not None
+
     def factory(self, *, n_free: int, is_noisy: bool = False) -> OptimizerFactory:
         """Return what builds the optimizer.
 
         Args:
             n_free: evaluations of free objectives, for algorithms that have an inner search.
-            is_noisy: whether values have noise, for algorithms that can be told.
+            is_noisy: whether values have noise.
         """
         assert self.algorithm is not None, f"{self.name} is a point method"
         module, _, name = self.algorithm.partition(":")
         algorithm = getattr(import_module(module), name)
-        known = inspect.signature(algorithm).parameters
-        offered = {"n_free": n_free, "noise": is_noisy}
-        given = {key: value for key, value in offered.items() if key in known and key not in self.settings}
-        return partial(algorithm, **given, **self.settings)
+        given = dict(self.settings)
+        if "n_free" in inspect.signature(algorithm).parameters:
+            given["n_free"] = n_free
+        if is_noisy and self.is_told_of_noise:
+            given["noise"] = True
+        return partial(algorithm, **given)
 
 
 def _methods() -> list[Method]:
     at = "search.algorithms."
-    bayesian: dict[str, Any] = {"n_evaluations": N_BAYESIAN, "packages": ("botorch",), "extra": "bo"}
+    bayesian: dict[str, Any] = {"n_evaluations": N_BAYESIAN, "seconds": 6}
     pymoo: dict[str, Any] = {"packages": ("pymoo",), "extra": "pymoo", "batch": 20}
     twenty, local = {"population": 20, "crossover": 0.9}, {"sweep": False}
     return [
@@ -104,18 +113,20 @@ def _methods() -> list[Method]:
         Method("sms-emoa", "SMS-EMOA (pymoo), population 20", f"{at}pymoo_adaptor:SMSEMOA", twenty, **pymoo),
         Method("tpe", "Optuna's multivariate TPE", f"{at}tpe:TPE", {"n_initial": 10}, n_evaluations=N_BAYESIAN,
                packages=("optuna",), extra="optuna", seconds=5),
-        Method("ehvi", "expected hypervolume improvement (BoTorch)", f"{at}ehvi:EHVI", seconds=60, **bayesian),
-        Method("lsbo", "Bayesian optimisation of the sum of the objectives", f"{at}lsbo:LSBO", seconds=30, **bayesian),
-        Method("rsbo", "Bayesian optimisation of random scalarisations", f"{at}rsbo:RSBO", seconds=30, **bayesian),
+        Method("ehvi", "expected hypervolume improvement", f"{at}ehvi:EHVI", noise_package="botorch", **bayesian),
+        Method("lsbo", "Bayesian optimisation of the sum of the objectives", f"{at}lsbo:LSBO", **bayesian),
+        Method("rsbo", "Bayesian optimisation of random scalarisations", f"{at}rsbo:RSBO", **bayesian),
         Method("lts-warm-start", "60 of the training-free front, then local search", f"{at}lts:LTSWarmStart",
                {"n_front": 60, "front": "strict"}, seconds=3),
         Method("model-guided", "search guided by a model of what was evaluated", f"{at}model_guided:ModelGuided",
-               seconds=10),
-        Method("lts", "training-free front of decoder parameters", proxy="n_params_decoder", seconds=3),
-        Method("lts-non-embedding", "the same, all parameters but the input embedding", proxy="n_params_non_embedding",
+               batch=10, seconds=10),
+        Method("lts", "training-free front of decoder parameters", None, {"front": "strict"}, "n_params_decoder",
                seconds=3),
-        Method("lts-flops", "the same, FLOPs", proxy="flops", seconds=3),
-        Method("lts-width", "the same, the width alone: one network a width", proxy="n_embd", seconds=3),
+        Method("lts-non-embedding", "the same, all parameters but the input embedding", None, {"front": "strict"},
+               "n_params_non_embedding", seconds=3),
+        Method("lts-flops", "the same, FLOPs", None, {"front": "strict"}, "flops", seconds=3),
+        Method("lts-width", "the same, the width alone: one network a width", None, {"front": "hull", "n_free": 5000},
+               "n_embd", seconds=2),
     ]  # fmt: skip
 
 

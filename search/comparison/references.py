@@ -18,6 +18,7 @@ import numpy as np
 from search.comparison.cases import Case, benchmark_of
 from search.comparison.records import ALL, CaseReference, width_panel
 from search.frozen_fronts import corners, front_of, frozen_front
+from search.linear_trade_offs import linear_trade_offs
 from supernet.artifacts import atomic_path, read_json, write_json
 from surrogates.benchmark import Benchmark
 from surrogates.layer_features import LayerFeatures
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 DATA = Path(__file__).parent / "data"  # shipped: two files a benchmark
 WHAT = "paretolm comparison references"
-MOST, MOST_OF_MORE = 200, 1000  # points of a front of 2, and of more objectives
+MOST, MOST_OF_MORE = 600, 1000  # points of a front of 2, and of more objectives
 Panels = Mapping[str, ReferenceFront]  # by "n_embd=192", ...
 
 
@@ -38,20 +39,20 @@ Panels = Mapping[str, ReferenceFront]  # by "n_embd=192", ...
 class Effort(NamedTuple):
     """Of a search for a front; see `frozen_front`."""
 
-    generations: int = 40
-    children: int = 2000
-    sweeps: int = 8
+    generations: int = 20
+    children: int = 1000
+    sweeps: int = 30
 
 
 FULL = Effort()
-MODEST = Effort(generations=10, children=1000, sweeps=2)  # for cases without shipped fronts
+MODEST = Effort(generations=5, children=500, sweeps=1)  # for cases without shipped fronts
 
 
 def width_front(
     case: Case, benchmark: Benchmark, n_embd: int, *, seed: int = 0, effort: Effort = FULL,
     known: np.ndarray | None = None,
 ) -> ReferenceFront | None:  # fmt: skip
-    """Search for the front of a case among networks of one width.
+    """Search for the front of a case among networks of one width, from the trade-offs of linear models on.
 
     Args:
         case: objectives and budgets; noise does not matter.
@@ -72,8 +73,11 @@ def width_front(
     ends = features.check(corners(features))
     if not np.isfinite(values(ends[ends[:, 0] == width])).any():
         return None
+    rng = np.random.default_rng(seed)
+    starts = [linear_trade_offs(lambda genes: case.measure(benchmark, genes)[0], features, rng, width=width)]
+    starts += [] if known is None else [known]
     return frozen_front(
-        values, features, np.random.default_rng(seed), width=width, known=known, **effort._asdict(),
+        values, features, rng, width=width, known=np.concatenate(starts), **effort._asdict(),
         most=MOST if len(case.targets) == 2 else MOST_OF_MORE,
     )  # fmt: skip
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hw_profiles.device import current_device, usable_cores
 from search.budget import check_reachable
 from search.comparison.cases import benchmark_of
 from search.comparison.records import CaseReference, RunRecord
@@ -21,7 +23,7 @@ from search.comparison.references import references_of, shipped_references
 from search.comparison.settings import Settings
 from search.comparison.single_run import RunPlan, execute
 from search.comparison.storage import combine, is_done, write_run
-from search.comparison.workers import in_workers, n_cores
+from search.comparison.workers import in_workers
 from supernet.artifacts import versions, write_json
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ class Comparison:
     Attributes:
         records: one a run.
         references: by the name of the case.
-        how: settings, versions and where references come from, in plain JSON types; `comparison.json` holds it.
+        how: what was done on what, in plain JSON types; `comparison.json` holds it and the settings.
         folder: where it is.
     """
 
@@ -46,11 +48,12 @@ class Comparison:
     how: Mapping[str, Any]
     folder: Path
 
-    def report(self) -> ReportPaths:
-        """Write tables, figures and the report into the folder."""
+    def report(self, *, command: str = "") -> ReportPaths:
+        """Write tables, figures and the report, which names the command, into the folder."""
         from search.comparison.report import write_comparison_report
 
-        return write_comparison_report(self.records, self.references, self.folder, how=self.how)
+        how = ({"command": command} if command else {}) | dict(self.how)
+        return write_comparison_report(self.records, self.references, self.folder, how=how)
 
 
 def run_comparison(
@@ -78,20 +81,36 @@ def run_comparison(
     shipped = shipped_references(settings)
     plans = settings.plans()
     missing = [plan for plan in plans if not is_done(folder, plan)]
-    _do_all(missing, folder, workers=workers or n_cores(), n_done=len(plans) - len(missing), progress=progress)
+    _do_all(missing, folder, workers=workers or usable_cores(), n_done=len(plans) - len(missing), progress=progress)
     records = combine(folder, plans)
     references, sources = references_of(settings, shipped, folder)
-    how = {
-        **settings.to_dict(),
-        "what": {method.name: method.what for method in settings.methods},
-        "left_out": dict(settings.left_out),
-        "references": sources,
-        "free": "hardware metrics and sizes cost nothing and all methods may use them; the budget counts perplexity",
-        "core_seconds": round(sum(record.seconds for record in records), 1),
+    how = _how(settings, sources, records)
+    write_json(folder / COMPARISON, {"settings": settings.to_dict(), "how": how})
+    return Comparison(tuple(records), references, how, folder)
+
+
+def _how(settings: Settings, sources: Mapping[str, str], records: Sequence[RunRecord]) -> dict[str, Any]:
+    """Return what readers of the report need to know, in words."""
+    seeds = settings.seeds
+    found = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": "{cpu}, {physical_cores} cores".format_map(current_device("cpu").card),
+        "seeds": f"{len(seeds)} ({seeds[0]} to {seeds[-1]})" if len(seeds) > 2 else list(seeds),
+        "methods": [
+            f"{m.name}: {m.what}, {'its front' if m.is_point else settings.n_evaluations[m.name]} evaluations"
+            for m in settings.methods
+        ],
+        "budget": "counts evaluations of perplexity; hardware metrics and sizes cost nothing, all methods may use them",
+        "inner searches": f"{settings.n_free:,} networks with hardware metrics and sizes only",
+        "learning": "local search, mo-rea, tpe and Bayesian methods see every result at once, others each generation",
+        "reference fronts": [f"{list(sources.values()).count(s)} {s}" for s in dict.fromkeys(sources.values())],
+        "benchmarks": settings.to_dict()["benchmarks"],
+        "core hours": round(sum(record.seconds for record in records) / 3600, 2),
         "versions": versions(),
     }
-    write_json(folder / COMPARISON, how)
-    return Comparison(tuple(records), references, how, folder)
+    if settings.left_out:
+        found["left out"] = [f"{name}: {reason}" for name, reason in settings.left_out.items()]
+    return found
 
 
 def _do_all(plans: Sequence[RunPlan], folder: Path, *, workers: int, n_done: int, progress: bool) -> None:

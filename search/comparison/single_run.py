@@ -61,6 +61,7 @@ class RunPlan:
             "n_free": self.n_free,
             "benchmark": self.benchmark.digest,
             "devices": list(self.devices),
+            "is_told_of_noise": self.case.is_noisy and self.method.is_told_of_noise,
             **self.method.identity,
         }
 
@@ -93,10 +94,12 @@ def execute(plan: RunPlan) -> FoundNetworks:
 
 
 def _point_front(plan: RunPlan, benchmark: Benchmark) -> Genes:
-    assert plan.method.proxy is not None
+    method = plan.method
+    assert method.proxy is not None
     return training_free_genes(
         benchmark.space, plan.case.objectives(benchmark, plan.seed), plan.case.constraints(benchmark, plan.seed),
-        proxy=plan.method.proxy, n_free=plan.n_free, rng=np.random.default_rng(plan.seed),
+        proxy=method.proxy, n_free=min(plan.n_free, method.settings.get("n_free", plan.n_free)),
+        rng=np.random.default_rng(plan.seed), front=method.settings["front"],
     )  # fmt: skip
 
 

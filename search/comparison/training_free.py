@@ -11,6 +11,7 @@ import numpy as np
 from search.algorithms.free_problem import free_problem
 from search.algorithms.gene_arrays import Genes
 from search.algorithms.lts import training_free_front
+from search.algorithms.lts_population import FrontKind, LTSSettings
 from search.budget import Constraint
 from search.objectives import CostObjective, Objective
 from search.pareto import Floats
@@ -75,7 +76,7 @@ def proxy_objective(name: str, space: SearchSpace) -> Objective:
 
 def training_free_genes(
     space: SearchSpace, objectives: Sequence[Objective], constraints: Sequence[Constraint], *, proxy: str,
-    n_free: int, rng: np.random.Generator,
+    n_free: int, rng: np.random.Generator, front: FrontKind = "strict",
 ) -> Genes:  # fmt: skip
     """Return the genes (k, g) of the whole front of a proxy against the free objectives.
 
@@ -86,6 +87,8 @@ def training_free_genes(
         proxy: one of PROXIES, maximised.
         n_free: evaluations of proxy and free objectives.
         rng: the only source of randomness.
+        front: whom parents are drawn from. Of a proxy with few values "strict" keeps nearly all networks, and the
+            evolution does not converge; "hull" does.
     """
     free = free_problem(space, objectives, proxy=proxy_objective(proxy, space), budgets=constraints)
-    return training_free_front(space, free, rng=rng, n_evaluations=n_free).genes
+    return training_free_front(space, free, rng=rng, n_evaluations=n_free, settings=LTSSettings(front=front)).genes

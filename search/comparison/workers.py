@@ -16,12 +16,6 @@ Job = TypeVar("Job")
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
-def n_cores() -> int:
-    """Return how many cores this process may use; in containers fewer than the machine has."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
 def in_workers(
     function: Callable[[Job], None], jobs: Sequence[Job], *, workers: int
 ) -> Iterator[tuple[Job, BaseException | None]]:

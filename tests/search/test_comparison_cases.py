@@ -143,12 +143,17 @@ def test_proxies_are_the_sizes_they_are_named_after(benchmark, genes, name):
         assert np.array_equal(proxy.of_genes(genes), expected)
 
 
-def test_ranking_by_width_alone_gives_one_network_a_width(benchmark):
+def test_ranking_by_width_alone_gives_the_fastest_network_of_each_width(benchmark):
     case = find_case(benchmark, objectives=["perplexity", "latency"], device="a100")
     genes = training_free_genes(
-        benchmark.space, case.objectives(benchmark, 0), (), proxy="n_embd", n_free=500, rng=np.random.default_rng(0)
-    )
+        benchmark.space, case.objectives(benchmark, 0), (), proxy="n_embd", n_free=5000,
+        rng=np.random.default_rng(0), front="hull",
+    )  # fmt: skip
     assert sorted(genes[:, 0]) == [0, 1, 2]
+    latency = dict(zip(genes[:, 0].tolist(), case.measure(benchmark, genes)[0][:, 1], strict=True))
+    others = benchmark.genes(benchmark.space.sample_unique(3000, np.random.default_rng(1)))
+    for width, seconds in zip(others[:, 0].tolist(), case.measure(benchmark, others)[0][:, 1], strict=True):
+        assert latency[width] <= seconds
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ def test_the_smoke_comparison_ends_with_a_report_and_one_line(tmp_path):
     last = done.stdout.strip().splitlines()[-1]
     assert last.startswith("compare: ") and f"-> {out}" in last
     frame = pq.read_table(out / "evaluations.parquet").to_pandas()
-    assert set(frame["method"]) == {"random", "nsga2", "lts"} and set(frame["seed"]) == {0, 1}
+    assert set(frame["method"]) == {"lts-warm-start", "random", "lts"} and set(frame["seed"]) == {0, 1}
     for name in ("config.yaml", "run.json", "comparison.json", "runs.parquet"):
         assert (out / name).is_file(), name
     assert list(out.glob("*.html"))
