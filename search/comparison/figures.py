@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _ABOVE = "Upwards: the distance above the frozen reference front in percent of its range."
 _BANDS = (
     "Median over seeds and the band between quartiles; fronts of counting are points at what they cost (those cheaper "
-    "than the first evaluation shown are in the tables only)."
+    "than the first evaluation shown are in the tables only). Regrets below 0.01 % are drawn there."
 )
 
 

@@ -93,7 +93,8 @@ def spread_figure(analysis: Analysis, *, columns: int) -> Figure | None:
         if not shown:
             return None
         for axes, case in zip(panels, cases, strict=True):
-            axes.set(xscale="log", xlim=(min(shown) / 1.2, max(shown) * 1.2), title=wrapped(analysis.labels[case]))
+            axes.set(xscale="log", xlim=(min(shown) / 1.2, max(shown) * 1.2))
+            axes.set_title(wrapped(analysis.labels[case]), fontsize=8.5)
             axes.set_yticks(range(len(methods)), [_spread_label(analysis, m) for m in methods])
             axes.set_ylim(len(methods) - 0.4, -0.6)
             axes.tick_params(axis="y", length=0, labelsize=7)

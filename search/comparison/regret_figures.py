@@ -192,13 +192,13 @@ def _scale(panels: Sequence[Axes], left: float, right: float, *, last: float = n
 
 
 def decade_ticks(low: float, high: float) -> list[float]:
-    """Return 1, 2 and 5 of each decade between two positive numbers; 1 and 3 where those are too many.
+    """Return 1, 2 and 5 of each decade between two positive numbers; 1 and 3 where those are many, more where few.
 
     Example:
         >>> decade_ticks(0.015, 0.6)
         [0.02, 0.05, 0.1, 0.2, 0.5]
     """
-    steps = (1, 3) if high > 100 * low else (1, 2, 5)
+    steps: tuple[float, ...] = (1, 3) if high > 100 * low else (1, 2, 5) if high > 12 * low else (1, 1.5, 2, 3, 5, 7)
     exponents = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     ticks = [float(f"{step}e{exponent}") for exponent in exponents for step in steps]
     return [tick for tick in ticks if low <= tick <= high]

@@ -213,7 +213,7 @@ def _jsonable(value: Any) -> Any:
 def _plain(value: Any) -> str:
     """Return a value of `how` as one line of text."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
+        return "; ".join(f"{key}: {_plain(item)}" for key, item in value.items() if item not in (None, {}, []))
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
+        return ", ".join(map(_plain, value))
     return re.sub(r"\s+", " ", str(value)).strip()

@@ -140,7 +140,8 @@ def regret_table(analysis: Analysis, found: Standings, section: str) -> ReportTa
     names = {"whole": "whole space", "special": "other cases"}[section]
     return ReportTable(
         section, f"Median regret after {found.at} evaluations, {names}",
-        f"In %, median over seeds. Fronts of counting appear where they cost at most {found.at}. {BUDGET_NOTE}",
+        f"In %, median over seeds. Fronts of counting appear where they cost at most {found.at} in the median. "
+        f"{BUDGET_NOTE}",
         ("method", *(analysis.labels[unit.case] for unit in found.units)), tuple(rows),
         frozenset((int(i), int(j) + 1) for i, j in best),
     )  # fmt: skip

@@ -54,12 +54,14 @@ class MethodScores:
     regrets: Floats
 
     def at(self, n: int) -> dict[int, float]:
-        """Return the regret by seed after n evaluations; a point's wherever its whole front costs at most n."""
-        found = {}
-        for seed, length, row in zip(self.seeds, self.lengths, self.regrets, strict=True):
-            if length <= n if self.is_point else length >= n:
-                found[seed] = float(row[(length if self.is_point else n) - 1])
-        return found
+        """Return the regret by seed after n evaluations: of runs that long, or of all where a point's median cost fits.
+
+        Taking only those fronts of a point that fit would favour the small ones.
+        """
+        if self.is_point:
+            return self.last() if np.median(self.lengths) <= n else {}
+        found = zip(self.seeds, self.lengths, self.regrets, strict=True)
+        return {seed: float(row[n - 1]) for seed, length, row in found if length >= n}
 
     def last(self) -> dict[int, float]:
         """Return the regret by seed at the end of each run."""

@@ -140,7 +140,7 @@ class Standings:
 
 
 def standings(scores: Scores, units: Sequence[Unit], at: int, rng: np.random.Generator) -> Standings:
-    """Compare all methods after `at` evaluations; points where their whole front costs at most that.
+    """Compare all methods after `at` evaluations; points where their front costs at most that, in the median.
 
     Args:
         scores: of all runs.
