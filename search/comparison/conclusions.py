@@ -18,7 +18,7 @@ from search.comparison.method_styles import method_label
 from search.comparison.other_indicators import indicator_text
 from search.comparison.records import ALL
 from search.comparison.standings import Outcomes, Standings, median_cost
-from search.comparison.wording import cases_text, listed, percents, span
+from search.comparison.wording import counted, listed, percents, span
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _score(bar: Bar) -> str:
     n = len(bar.rows)
     return (
         f"After {bar.at} evaluations {method_label(bar.method)} has a lower median regret than every other method on "
-        f"{bar.n_best} of {cases_text(n)}, and than the parameter-count front on {bar.n_above_baseline} of {n}"
+        f"{bar.n_best} of {counted(n, 'case')}, and than the parameter-count front on {bar.n_above_baseline} of {n}"
     )
 
 
@@ -219,7 +219,7 @@ def leader_text(found: Standings, default: str) -> str:
     text = (
         f"After {found.at} evaluations {method_label(best.method)} has the best average rank, {best.rank:.1f} "
         f"({best.rank_low:.1f} to {best.rank_high:.1f}) of {len(found.ranked)}, and the lowest median regret on "
-        f"{best.wins} of {len(found.units)} {'cases' if found.units[0].panel == ALL else 'panels'}"
+        f"{best.wins} of {counted(len(found.units), 'case' if found.units[0].panel == ALL else 'panel')}"
     )
     own = next((m for m in found.ranked if m.method == default), None)
     if own is None or own.method == best.method:

@@ -10,9 +10,11 @@ import numpy as np
 from search.comparison.analysis import Analysis
 from search.comparison.indicators import FLOOR
 from search.comparison.method_styles import Family, method_style
+from search.comparison.records import ALL
 from search.comparison.scores import Entry, MethodScores
 from search.comparison.standings import Unit, median_cost
 from search.comparison.statistics import quartiles
+from search.comparison.wording import counted
 from search.figure_style import LIGHT, label_ends, laid_out, new_figure, styled
 from search.pareto import Floats
 
@@ -63,7 +65,7 @@ def overall_figure(analysis: Analysis, family: Family) -> Figure | None:
         ends = []
         for axes, (title, units) in zip(panels, shown, strict=True):
             ends.append(_draw_overall(axes, analysis, units, family, (left, last)))
-            axes.set(title=f"{title}, {len(units)} {'cases' if title == 'Whole space' else 'panels'}")
+            axes.set_title(f"{title}, {counted(len(units), 'case' if units[0].panel == ALL else 'panel')}")
             axes.set(xlabel=_EVALUATIONS, ylabel="Hypervolume regret, geometric mean of medians")
             _scale([axes], left, last * (last / left) ** 0.45, last=last)
         points = shown_points(analysis, shown[0][1], left)

@@ -19,7 +19,7 @@ from search.comparison.method_styles import families, method_label
 from search.comparison.standings import Standings, last_medians, median_cost
 from search.comparison.statistics import ROUNDING
 from search.comparison.table_cells import TESTED, ReportTable, column_best, whole_cell
-from search.comparison.wording import percent_digits
+from search.comparison.wording import counted, percent_digits
 from search.number_format import NONE
 
 
@@ -75,7 +75,8 @@ def candidates_table(analysis: Analysis) -> ReportTable:
     needed = analysis.bars[0].n_needed if analysis.bars else 0
     return ReportTable(
         "bar", "Every method as the default",
-        f"To clear it: the lowest median on at least {needed} cases, and lower than the front on all. {BUDGET_NOTE}",
+        f"To clear it: the lowest median on at least {counted(needed, 'case')}, and lower than the front on all. "
+        f"{BUDGET_NOTE}",
         ("method", "lower than all on", "lower than the front on", "clears the bar"), rows,
     )  # fmt: skip
 
@@ -95,7 +96,7 @@ def summary_table(analysis: Analysis, section: str) -> ReportTable:
     n = len(found[analysis.final].units)
     head = ("method", *(f"{at}" for at in analysis.budgets), *(f"rank at {at}" for at in ends),
             *(f"lowest at {at}" for at in ends))  # fmt: skip
-    what = f"{n} cases, whole space" if section == "whole" else f"{n} panels within one width"
+    what = f"{counted(n, 'case')}, whole space" if section == "whole" else f"{counted(n, 'panel')} within one width"
     return ReportTable(
         section, f"All methods over {what}",
         "Regret in %: geometric mean of the medians after so many evaluations. Average rank of the median with its "

@@ -57,6 +57,11 @@ def span(values: Sequence[float]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def cases_text(n: int) -> str:
-    """Return how many cases in words."""
-    return f"{n} case" + "s" * (n != 1)
+def counted(n: int, noun: str) -> str:
+    """Return a number and a noun.
+
+    Example:
+        >>> counted(1, "case"), counted(12, "case")
+        ('1 case', '12 cases')
+    """
+    return f"{n} {noun}" + "s" * (n != 1)
