@@ -81,11 +81,11 @@ def open_evaluation(
     Raises:
         FileNotFoundError: this machine does not see the folder.
     """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{folder} is not there: all machines that evaluate must see the supernet's folder")
     from supernet.checkpoint import load_supernet
     from supernet.evaluate import evaluate
 
-    if not Path(folder).is_dir():
-        raise FileNotFoundError(f"{folder} is not there: all machines that evaluate must see the supernet's folder")
     supernet, table = load_supernet(folder).supernet, _unpacked(blocks)
 
     def work(job: Mapping[str, Any]) -> dict[str, Any]:
