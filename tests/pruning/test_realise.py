@@ -145,3 +145,30 @@ def test_solving_behind_the_pruned_layers_is_nearer_to_a_real_network_than_the_m
         overlay = divergence(OverlayDatabase(supernet, moments).extract(arch).gpt)
         realised = divergence(realise(supernet, arch, calibration).gpt)
     assert overlay < mask and realised < mask
+
+
+def partial_arch(supernet):
+    """Return a network with a block of attention alone and one of an MLP alone."""
+    G, Q = supernet.config.n_query_groups, supernet.config.n_head // supernet.config.n_query_groups
+    groups = (max(1, G - 1), 0, G)
+    heads = (groups[0] * Q, 0, G * Q)
+    return Architecture(32, heads, groups, (0, 30, 20), (0, 1, 3), bias=supernet.config.bias)
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("family", MAIN_FAMILIES)
+def test_blocks_without_attention_or_mlp_are_reconstructed_where_they_have_a_part(family, intercept):
+    supernet = calm_supernet(family)
+    blocks, arch = blocks_for(supernet), partial_arch(supernet)
+    settings = OverlaySettings(intercept=intercept)
+    database = OverlayDatabase(supernet, collect_moments(supernet, blocks), settings=settings)
+    plain = extract(supernet, arch)
+    targets = ("own",) if supernet.config.post_attention_norm else ("own", "dense")
+    realised = [realise(supernet, arch, blocks, target=target, settings=settings) for target in targets]
+    for gpt, found in [database.extract(arch), *realised]:
+        assert found.bias == (arch.bias or intercept)
+        changed = gpt.transformer.h[1].mlp.proj.weight
+        assert changed.shape == (32, 30) and not torch.equal(changed, plain.transformer.h[1].mlp.proj.weight)
+        assert {name for name, _ in plain.named_parameters()} <= {name for name, _ in gpt.named_parameters()}
+        with torch.no_grad():
+            assert torch.isfinite(gpt(blocks)).all()
