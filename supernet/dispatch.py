@@ -21,7 +21,7 @@ _MISTAKES = (ValueError, KeyError, FileNotFoundError)  # of what was asked for, 
 _inner_line: ContextVar[str | None] = ContextVar("inner_line", default=None)  # of a command inside another one
 _ORDER = (
     "demo", "query", "devices", "metrics", "card", "train", "evaluate", "profile", "import", "adapt", "fit", "search",
-    "proxies", "prune", "export", "report",
+    "compare", "proxies", "prune", "export", "report",
 )  # fmt: skip
 
 
@@ -103,10 +103,11 @@ def run_hydra(task: Callable[[DictConfig], Any], config_name: str) -> int:
         cfg.run_dir = HydraConfig.get().runtime.output_dir  # each job of a multirun has its own
         try:
             return task(cfg)
-        except (ValueError, KeyError, FileNotFoundError, OmegaConfBaseException, InstantiationException) as error:
-            wrapped = isinstance(error, InstantiationException) and isinstance(error.__cause__, _MISTAKES)
-            cause = error.__cause__ if wrapped else error
-            if os.environ.get("HYDRA_FULL_ERROR") == "1" or not isinstance(cause, (*_MISTAKES, OmegaConfBaseException)):
+        except (*_MISTAKES, ImportError, OmegaConfBaseException, InstantiationException) as error:
+            wrapped = isinstance(error, InstantiationException) and error.__cause__ and _is_mistake(error.__cause__)
+            cause = (error.__cause__ if wrapped else None) or error
+            is_clear = _is_mistake(cause) or isinstance(cause, OmegaConfBaseException)
+            if os.environ.get("HYDRA_FULL_ERROR") == "1" or not is_clear:
                 raise
             print(f"{sys.argv[0]}: {_message(cause)}", file=sys.stderr)
             status = 1
@@ -115,6 +116,12 @@ def run_hydra(task: Callable[[DictConfig], Any], config_name: str) -> int:
     guarded.__module__, guarded.__qualname__ = task.__module__, task.__qualname__
     hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name=config_name)(guarded)()
     return status
+
+
+def _is_mistake(error: BaseException) -> bool:
+    """Return whether the message is for the user: wrong values, missing files, an optional library not installed."""
+    is_ours = isinstance(error, ImportError) and error.name is None  # Python's own have a name
+    return isinstance(error, _MISTAKES) or is_ours
 
 
 def _message(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from search.algorithms.free_problem import FreeProblem, free_problem, with_free_
 from search.algorithms.local_search import LocalSearch
 from search.algorithms.lts import LTS, LTSWarmStart, training_free_front
 from search.algorithms.mo_rea import MOREA
+from search.algorithms.moasha import MOASHA
 from search.algorithms.nsga2 import NSGA2
 from search.algorithms.optimizer import BaseOptimizer, Optimizer, OptimizerFactory
 from search.algorithms.pymoo_adaptor import NSGA3, SMSEMOA
@@ -11,6 +12,6 @@ from search.algorithms.random_search import RandomSearch
 from search.algorithms.tpe import TPE
 
 __all__ = [
-    "LTS", "MOREA", "NSGA2", "NSGA3", "SMSEMOA", "TPE", "BaseOptimizer", "FreeProblem", "LTSWarmStart", "LocalSearch",
-    "Optimizer", "OptimizerFactory", "RandomSearch", "free_problem", "training_free_front", "with_free_problem",
+    "LTS", "MOASHA", "MOREA", "NSGA2", "NSGA3", "SMSEMOA", "TPE", "BaseOptimizer", "FreeProblem", "LTSWarmStart",
+    "LocalSearch", "Optimizer", "OptimizerFactory", "RandomSearch", "free_problem", "training_free_front", "with_free_problem",
 ]  # fmt: skip

@@ -111,3 +111,25 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait(timeout=60) == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one_line"),
+    [
+        (ImportError("engine=ray needs Ray, which is not installed: pip install ray"), True),
+        (ModuleNotFoundError("No module named 'x'", name="x"), False),  # Python's own: a defect, with its traceback
+        (TypeError("unexpected"), False),
+    ],
+)
+def test_a_missing_optional_library_is_one_line_and_a_defect_is_not(monkeypatch, capsys, tmp_path, error, is_one_line):
+    def task(cfg):
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["paretolm fit", "table=x", f"run_dir={tmp_path}"])
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    if is_one_line:
+        assert dispatch.run_hydra(task, "fit") == 1
+        assert capsys.readouterr().err.strip() == f"paretolm fit: {error}"
+    else:
+        with pytest.raises((type(error), SystemExit)):
+            dispatch.run_hydra(task, "fit")
