@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -87,9 +88,9 @@ class BenchmarkTarget:
         source = f"benchmark {self.benchmark.space.name} {self.benchmark.digest}"
         return f"{source}: {what} of {objective_label(self.target)}, {self._probe}"
 
-    @property
+    @cached_property
     def _probe(self) -> str:
-        """Return the values of two networks: they tell apart added devices, which the digest does not know."""
+        """The values of two networks: they tell apart added devices, which the digest does not know."""
         space = self.benchmark.space
         values = self.benchmark.medians([space.smallest(), space.largest()], [self.target])[:, 0]
         return " to ".join(f"{value:.6g}" for value in values)

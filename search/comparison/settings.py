@@ -14,7 +14,7 @@ from search.comparison.single_run import RunPlan
 from surrogates.benchmark_files import shipped_spaces
 
 DEFAULT = "default"
-GRID = ("scales", "devices", "objectives", "budgets", "noise")  # what a grid of cases is made of
+GRID = ("scales", "devices", "metrics", "budgets", "noise")  # what a grid of cases is made of
 KEYS = (*GRID, "more_cases", "methods", "seeds", "n_evaluations", "n_free", "extra_devices")
 
 
@@ -69,7 +69,7 @@ def read_settings(values: Mapping[str, Any]) -> Settings:
     """Read settings as conf/compare.yaml gives them.
 
     Args:
-        values: `scales` x `devices` with `objectives`, `budgets` and `noise` are cases; `more_cases` is a list of
+        values: `scales` x `devices` with `metrics`, `budgets` and `noise` are cases; `more_cases` is a list of
             further such grids, where what is not given is as in the first. `methods`: names or "all". `seeds`: how
             many, or a list. `n_evaluations`: one number, or by method with "default". `n_free`, `extra_devices`
             (folders by scale).
@@ -111,7 +111,7 @@ def _grid(grid: Mapping[str, Any], devices: Mapping[str, tuple[str, ...]]) -> li
     return [
         find_case(
             benchmark_of(str(scale), devices.get(str(scale), ())), device=str(device),
-            objectives=_texts(grid.get("objectives", ("perplexity", "latency"))), budgets=grid.get("budgets"),
+            objectives=_texts(grid.get("metrics", ("perplexity", "latency"))), budgets=grid.get("budgets"),
             is_noisy=bool(grid.get("noise", False)),
         )
         for scale in _texts(grid.get("scales", shipped_spaces()))

@@ -6,7 +6,8 @@ A lean form of `search.run`: no files, no tables, one question to the benchmark 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -59,8 +60,7 @@ class RunPlan:
             "seed": self.seed,
             "n_evaluations": None if self.method.is_point else self.n_evaluations,
             "n_free": self.n_free,
-            "benchmark": self.benchmark.digest,
-            "devices": list(self.devices),
+            "sources": list(_sources(self.case, self.devices)),
             "is_told_of_noise": self.case.is_noisy and self.method.is_told_of_noise,
             **self.method.identity,
         }
@@ -81,6 +81,15 @@ class FoundNetworks:
     values: Floats
     violation: Floats
     seconds: float
+
+
+@lru_cache(maxsize=256)
+def _sources(case: Case, devices: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what the numbers of a case come from."""
+    benchmark = benchmark_of(case.benchmark, devices)
+    clean = replace(case, is_noisy=False)
+    limits = [constraint.objective for constraint in clean.constraints(benchmark, 0)]
+    return tuple(objective.identity for objective in (*clean.objectives(benchmark, 0), *limits))
 
 
 def execute(plan: RunPlan) -> FoundNetworks:

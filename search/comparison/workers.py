@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -48,7 +49,8 @@ def in_workers(
 
 
 def _start_worker() -> None:
-    """End this worker when the process that started it is gone, however that ended."""
+    """Leave Ctrl-C to the process that started this worker, and end when that is gone, however it ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

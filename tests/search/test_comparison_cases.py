@@ -164,7 +164,7 @@ def test_grids_of_cases_take_from_the_first_what_they_do_not_say():
         SMALL | {"devices": ["a100", "h100"], "more_cases": [
             {"devices": ["a100"], "noise": True},
             {"devices": ["rtx2080"], "budgets": {"memory": 900}},
-            {"objectives": ["perplexity", "latency", "energy"]},
+            {"metrics": ["perplexity", "latency", "energy"]},
             {"devices": ["h100"]},
         ]}
     )  # fmt: skip

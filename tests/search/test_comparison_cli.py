@@ -44,6 +44,8 @@ def test_the_smoke_comparison_ends_with_a_report_and_one_line(tmp_path):
         ("devices=[a10]", "near matches: a100"),
         ("scales=[gpt-xl]", "near matches: gpt-"),
         ("methods=[nsga22]", "near matches: nsga2"),
+        ("metrics=[perplexity,latensy]", "near matches: latency"),
+        ("+n_evaluations.nsga=5", "near matches: nsga2"),
         ("seeds=0", "seeds = 0"),
         ("budgets={memory: 1}", "the smallest value found"),
     ],
