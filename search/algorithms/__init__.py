@@ -13,5 +13,6 @@ from search.algorithms.tpe import TPE
 
 __all__ = [
     "LTS", "MOASHA", "MOREA", "NSGA2", "NSGA3", "SMSEMOA", "TPE", "BaseOptimizer", "FreeProblem", "LTSWarmStart",
-    "LocalSearch", "Optimizer", "OptimizerFactory", "RandomSearch", "free_problem", "training_free_front", "with_free_problem",
+    "LocalSearch", "Optimizer", "OptimizerFactory", "RandomSearch", "free_problem", "training_free_front",
+    "with_free_problem",
 ]  # fmt: skip
