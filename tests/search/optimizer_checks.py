@@ -8,15 +8,19 @@ import numpy as np
 import pytest
 from search_fakes import features, latency, loss, objectives
 
+from search.algorithms.ehvi import EHVI
 from search.algorithms.free_problem import free_problem
 from search.algorithms.local_search import LocalSearch
+from search.algorithms.lsbo import LSBO
 from search.algorithms.lts import LTS, LTSWarmStart
 from search.algorithms.mo_rea import MOREA
 from search.algorithms.nsga2 import NSGA2
 from search.algorithms.pymoo_adaptor import NSGA3, SMSEMOA
+from search.algorithms.rsbo import RSBO
 from search.algorithms.tpe import TPE
 
 needs_pymoo = pytest.mark.skipif(find_spec("pymoo") is None, reason="pymoo is not installed")
+needs_botorch = pytest.mark.skipif(find_spec("botorch") is None, reason="botorch is not installed")
 needs_optuna = pytest.mark.skipif(find_spec("optuna") is None, reason="optuna is not installed")
 
 
@@ -37,6 +41,9 @@ ALGORITHMS = [
     pytest.param(NSGA3, id="nsga3", marks=needs_pymoo),
     pytest.param(SMSEMOA, id="sms_emoa", marks=needs_pymoo),
     pytest.param(TPE, id="tpe", marks=[needs_optuna, pytest.mark.slow]),
+    pytest.param(partial(EHVI, n_random=50, n_mutations=50), id="ehvi", marks=pytest.mark.slow),
+    pytest.param(partial(LSBO, random_weights=True, n_random=50), id="lsbo_r", marks=pytest.mark.slow),
+    pytest.param(partial(RSBO, scale="range", n_random=50, n_mutations=50), id="rsbo", marks=pytest.mark.slow),
 ]
 
 
