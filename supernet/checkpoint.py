@@ -33,6 +33,7 @@ ARCHITECTURE_FILE = "architecture.json"
 SPACE_FILE = "space.json"
 TOKENIZER_FILES = (
     HF_FILE, BYTE_FILE, "tokenizer_config.json", "special_tokens_map.json", "generation_config.json",
+    "chat_template.jinja",
 )  # fmt: skip
 CHECKPOINT_FILES = (*TOKENIZER_FILES, WEIGHTS_FILE, CONFIG_FILE, ARCHITECTURE_FILE, SPACE_FILE, "card.json")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 BYTE_FILE = "byte_tokenizer.json"
 HF_FILE = "tokenizer.json"
-_HF_COMPANIONS = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
+_HF_COMPANIONS = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja")
 
 
 class Encoded(NamedTuple):

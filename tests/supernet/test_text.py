@@ -139,3 +139,17 @@ def test_stories260k_tokenizer_gives_the_ids_of_transformers():
     assert ours.encode(TEXT).tolist() == theirs(TEXT, add_special_tokens=False)["input_ids"]
     assert (ours.bos_id, ours.eos_id, ours.vocab_size) == (theirs.bos_token_id, theirs.eos_token_id, 512)
     assert ours.encode_sized(TEXT).n_bytes.sum() == len(TEXT.encode())
+
+
+def test_what_stands_beside_the_tokenizer_goes_with_it(hf_folder, tmp_path):
+    files = {
+        "tokenizer_config.json": "{}", "special_tokens_map.json": "{}", "generation_config.json": '{"do_sample": true}',
+        "chat_template.jinja": "{{ messages[0]['content'] }}\n",
+    }  # fmt: skip
+    source = tmp_path / "source"
+    source.mkdir()
+    for name, text in files.items():
+        (source / name).write_text(text)
+    (source / "tokenizer.json").write_text((hf_folder / "tokenizer.json").read_text())
+    saved = HFTokenizer(source).save(tmp_path / "saved")
+    assert {name: (saved / name).read_text() for name in files} == files
