@@ -45,9 +45,9 @@ def test_the_smoke_comparison_ends_with_a_report_and_one_line(tmp_path):
         ("scales=[gpt-xl]", "near matches: gpt-"),
         ("methods=[nsga22]", "near matches: nsga2"),
         ("metrics=[perplexity,latensy]", "near matches: latency"),
-        ("+n_evaluations.nsga=5", "near matches: nsga2"),
+        ("+n_evaluations.nsga22=5", "near matches: nsga2"),
         ("seeds=0", "seeds = 0"),
-        ("budgets={memory: 1}", "the smallest value found"),
+        ("+budgets.memory=1", "the smallest value found"),
     ],
 )
 def test_a_mistake_ends_with_one_clear_message(tmp_path, override, message):
