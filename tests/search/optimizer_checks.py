@@ -14,6 +14,7 @@ from search.algorithms.local_search import LocalSearch
 from search.algorithms.lsbo import LSBO
 from search.algorithms.lts import LTS, LTSWarmStart
 from search.algorithms.mo_rea import MOREA
+from search.algorithms.model_guided import ModelGuided
 from search.algorithms.nsga2 import NSGA2
 from search.algorithms.pymoo_adaptor import NSGA3, SMSEMOA
 from search.algorithms.rsbo import RSBO
@@ -29,6 +30,11 @@ def warm_start(space, *, rng, **settings):
     return LTSWarmStart(space, rng=rng, free=free, **({"n_free": 400, "n_front": 15} | settings))
 
 
+def guided(space, *, rng, **settings):
+    small = {"n_free": 400, "n_initial": 15, "generations": 2, "children": 60, "batch": 19}
+    return ModelGuided(space, rng=rng, free=free_problem(space, objectives()), **(small | settings))
+
+
 ALGORITHMS = [
     pytest.param(LocalSearch, id="local_search"),
     pytest.param(partial(LocalSearch, genes="any"), id="local_search_any"),
@@ -37,6 +43,7 @@ ALGORITHMS = [
     pytest.param(LTS, id="lts"),
     pytest.param(partial(LTS, front="hull"), id="lts_hull"),
     pytest.param(warm_start, id="lts_warm_start"),
+    pytest.param(guided, id="model_guided"),
     pytest.param(partial(NSGA2, population=100), id="nsga2_100"),
     pytest.param(NSGA3, id="nsga3", marks=needs_pymoo),
     pytest.param(SMSEMOA, id="sms_emoa", marks=needs_pymoo),
