@@ -25,7 +25,7 @@ from tqdm import tqdm
 from pruning.levels import Level, check_level, is_whole, kept_inputs, levels_of, nested_order
 from pruning.moments import Moments, check_moments
 from pruning.pruned import Pruned, add_biases, put_projection
-from pruning.reconstruction import DAMPING, PrefixSolver, Solution
+from pruning.reconstruction import PrefixSolver, Solution
 from pruning.structure import Part, check_uniform, output_projection
 from supernet.architecture import Architecture
 from supernet.artifacts import atomic_path, read_json, write_json
@@ -43,12 +43,13 @@ class OverlaySettings:
     Attributes:
         reconstruct: least squares; False keeps the plain mask.
         intercept: a bias that makes up for the mean of what goes (with reconstruct=False: FLAP's compensation).
-        damping: of the least squares, relative to the mean of the second moments' diagonal.
+        damping: of the least squares, relative to the second moments' diagonal; None goes by the number of tokens
+            (`reconstruction.default_damping`).
     """
 
     reconstruct: bool = True
     intercept: bool = False
-    damping: float = DAMPING
+    damping: float | None = None
 
 
 class OverlayDatabase:

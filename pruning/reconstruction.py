@@ -1,7 +1,7 @@
 """Least squares for the output projection of a pruned part: the weights that remain make up for those that go.
 
 For a projection W (C, n) with inputs x, of which the first s stay, W' (C, s) minimises
-    E |W x - W' x_s|^2 + |W' - W_s|^2_P          P = damping * mean(diag H) * I,   H = E[x x^T]
+    E |W x - W' x_s|^2 + |W' - W_s|^2_P          P = damping * diag(H),   H = E[x x^T]
 The penalty pulls towards the weights that are there, not towards zero. So W' = W_s is a candidate and the minimum can
 never be worse than the plain mask on the calibration text, whatever the damping; and with A = H + P = L L^T
     W' = (W A[:, :s]) A_ss^-1 = (W L)[:, :s] L_ss^-1:
@@ -19,7 +19,8 @@ from torch import Tensor
 
 from pruning.moments import InputMoments
 
-DAMPING = 0.01
+_DAMPING_TOKENS = 6000  # where the default damping is 1
+_LEAST = 1e-6  # of the mean of the diagonal: for inputs that are always zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,7 @@ class PrefixSolver:
     Args:
         weight: (C, n).
         inputs: moments of its inputs; the second moments are taken to the weight's device.
-        damping: of the penalty, relative to the mean of H's diagonal.
+        damping: of the penalty, relative to H's diagonal; None is `default_damping` of the moments' tokens.
         reconstruct: False keeps the plain mask (an intercept is then FLAP's bias compensation).
         intercept: fit one.
         where: named in errors.
@@ -59,7 +60,7 @@ class PrefixSolver:
         weight: Tensor,
         inputs: InputMoments,
         *,
-        damping: float = DAMPING,
+        damping: float | None = None,
         reconstruct: bool = True,
         intercept: bool = False,
         where: str = "this projection",
@@ -78,6 +79,7 @@ class PrefixSolver:
         self._energy, self._variance = float(explained + (self._weight @ self._mean).square().sum()), float(explained)
         self._mask_errors = self._errors_of_masks()
         if reconstruct:
+            damping = default_damping(inputs.n_tokens) if damping is None else damping
             self._factor = damped_factor(self._centred, damping, where=where)
             self._rotated = self._weight @ self._factor  # (C, n)
 
@@ -131,19 +133,30 @@ class PrefixSolver:
         return max(error, 0.0) / self._energy if self._energy > 0 else 0.0
 
 
+def default_damping(n_tokens: int) -> float:
+    """Return the damping for moments of so many tokens: 6000 / n_tokens.
+
+    Fewer tokens need more of it. With SmolLM2-135M (1536 inputs, 1024 stay) and 8,192 tokens, the error on held-out
+    text was lowest at 0.3 to 1; at 0.01, often used with a hundred times the tokens, it was 8 to 23 percent higher, and
+    in one of three layers above the plain mask's. With 4,096 tokens the best was 0.5 to 2.
+    """
+    return _DAMPING_TOKENS / n_tokens
+
+
 def damped(second: Tensor, damping: float, *, where: str) -> Tensor:
-    """Return `second` + damping * mean(diagonal) * I in float64; the identity is added where all is zero.
+    """Return `second` + damping * diag(second) in float64; inputs that are always zero get a little on the diagonal.
 
     Raises:
         ValueError: damping is not positive, or the moments are not finite.
     """
     if not damping > 0:
-        raise ValueError(f"damping = {damping}: must be positive, e.g. {DAMPING}")
+        raise ValueError(f"damping = {damping}: must be positive, e.g. 0.5")
     A = second.double().clone()
     if not torch.isfinite(A).all():
         raise ValueError(f"{where}: second moments that are not finite; collect them again")
-    scale = float(A.diagonal().mean())
-    A.diagonal().add_(damping * scale if scale > 0 else 1.0)
+    diagonal = A.diagonal().clamp(min=0)
+    scale = float(diagonal.mean())
+    A.diagonal().add_(damping * (diagonal + _LEAST * scale) if scale > 0 else 1.0)
     return A
 
 

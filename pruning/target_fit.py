@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pruning.reconstruction import Solution, damped_factor
+from pruning.reconstruction import Solution, damped_factor, default_damping
 
 
 class TargetFit:
@@ -41,7 +41,7 @@ class TargetFit:
         self._energy += float(y.square().sum(dtype=torch.float64))
         self._n_tokens += len(x)
 
-    def solve(self, weight: Tensor, *, damping: float, intercept: bool, where: str) -> Solution:
+    def solve(self, weight: Tensor, *, damping: float | None, intercept: bool, where: str) -> Solution:
         """Return the projection nearest to the targets, in the dtype of `weight` (C, s).
 
         Raises:
@@ -51,8 +51,8 @@ class TargetFit:
         x, y = (self._x / n, self._y / n) if intercept else (torch.zeros_like(self._x), torch.zeros_like(self._y))
         second = self._second / n - torch.outer(x, x)
         cross = self._cross / n - torch.outer(y, x)
-        factor = damped_factor(second, damping, where=where)
-        penalty = (factor[0, 0].square() - second[0, 0]).clamp(min=0)  # what damping added to the diagonal
+        factor = damped_factor(second, default_damping(n) if damping is None else damping, where=where)
+        penalty = (factor.square().sum(1) - second.diagonal()).clamp(min=0)  # what damping added to the diagonal
         solved = torch.cholesky_solve((cross + penalty * own).T, factor).T.to(weight.dtype)
         shift = (y - solved.double() @ x).to(weight.dtype) if intercept else None
         mask_error, error = self._error(own, None), self._error(solved.double(), shift)

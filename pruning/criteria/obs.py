@@ -1,7 +1,8 @@
 """Optimal Brain Surgeon for columns of an output projection: the error that is left after the best correction.
 
-With A = E[x x^T] + damping, removing the columns S of W and correcting the others costs
-tr(W_S ((A^-1)_SS)^-1 W_S^T); for one column w_j that is |w_j|^2 / (A^-1)_jj.
+With A = E[x x^T] + damping (as in `pruning.reconstruction`), removing the columns S of W and correcting the others
+costs tr(W_S ((A^-1)_SS)^-1 W_S^T); for one column w_j that is |w_j|^2 / (A^-1)_jj. With much damping this becomes
+|w_j|^2 E[x_j^2], the error without a correction.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pruning.criteria.evidence import Evidence
-from pruning.reconstruction import DAMPING, damped
+from pruning.reconstruction import damped, default_damping
 from pruning.scores import Importance
 from pruning.structure import Part
 
@@ -46,8 +47,9 @@ def _part(
     evidence: Evidence, layer: int, part: Part, size: int, score: Callable[[Tensor, Tensor, int], Tensor]
 ) -> Tensor:
     weight = evidence.projection(layer, part).double()
-    second = evidence.inputs(layer, part).second.to(weight.device)
-    return score(weight, damped(second, DAMPING, where=f"layer {layer}, {part}"), size).cpu()
+    inputs = evidence.inputs(layer, part)
+    A = damped(inputs.second.to(weight.device), default_damping(inputs.n_tokens), where=f"layer {layer}, {part}")
+    return score(weight, A, size).cpu()
 
 
 def removal_errors(weight: Tensor, A: Tensor, size: int) -> Tensor:

@@ -10,6 +10,7 @@ from pruning_supernets import blocks_for, build_supernet, recorded_inputs
 from pruning.collection import collect_moments
 from pruning.gradients import Gradients, collect_gradients
 from pruning.importance import CRITERIA, importance
+from pruning.reconstruction import default_damping
 from pruning.structure import Sizes
 
 FAMILIES = ("llama-gqa6", "llama-mha", "qwen2", "qwen3", "pythia", "gemma")
@@ -166,7 +167,7 @@ def test_obs_is_the_error_that_is_left_when_the_others_are_solved_for(family):
     def damped(inputs):
         rows = inputs.flatten(0, 1)
         second = rows.T @ rows / len(rows)
-        return second + 0.01 * second.diagonal().mean() * torch.eye(len(second), dtype=second.dtype)
+        return second + default_damping(len(rows)) * second.diagonal().diag()
 
     scores = importance("obs", supernet, moments=moments)
     weight, A = block.mlp.proj.weight.detach().double(), damped(x)
@@ -186,7 +187,7 @@ def test_greedy_obs_removes_what_costs_least_given_what_is_gone():
     supernet, moments, block, sizes, _, z = calibrated("llama-gqa6")
     rows = z.flatten(0, 1)
     A = rows.T @ rows / len(rows)
-    A = A + 0.01 * A.diagonal().mean() * torch.eye(len(A), dtype=A.dtype)
+    A = A + default_damping(len(rows)) * A.diagonal().diag()
     weight, D, Q = block.attn.proj.weight.detach().double(), sizes.head_size, sizes.heads_per_group
     gone, expected = [], torch.zeros(sizes.n_head, dtype=torch.float64)
     for rank in range(sizes.n_head):

@@ -172,7 +172,7 @@ def test_a_damaged_overlay_is_named(tmp_path):
     (tmp_path / "o" / "001-mlp-10.safetensors").write_bytes(b"half")
     with pytest.raises(ValueError, match=r"001-mlp-10\.safetensors is damaged"):
         database.overlay(1, "mlp", (10,))
-    assert json.loads((tmp_path / "o" / "overlays.json").read_text())["settings"]["damping"] == 0.01
+    assert json.loads((tmp_path / "o" / "overlays.json").read_text())["settings"]["damping"] is None
 
 
 def test_levels_that_are_not_there_are_refused():

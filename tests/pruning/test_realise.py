@@ -14,6 +14,7 @@ from pruning.collection import collect_moments
 from pruning.importance import importance
 from pruning.overlay import OverlayDatabase, OverlaySettings
 from pruning.realise import realise
+from pruning.reconstruction import default_damping
 from pruning.reorder import order_by, reorder, reorder_moments
 from pruning.structure import Sizes
 from supernet.architecture import Architecture
@@ -55,7 +56,7 @@ def test_the_first_cut_part_has_its_overlay_and_later_ones_are_solved_for_what_t
     rows = recorded_inputs(whole, blocks, whole.transformer.h[2].mlp.proj).flatten(0, 1)
     weight = supernet.transformer.h[3].mlp.proj.weight.detach().double()
     second = rows.T @ rows / len(rows)
-    penalty = 0.01 * second.diagonal().mean() * torch.eye(len(second), dtype=second.dtype)
+    penalty = default_damping(len(rows)) * second.diagonal().diag()
     A = second + penalty
     solved = weight @ A[:, :11] @ torch.linalg.inv(A[:11, :11])
     torch.testing.assert_close(gpt.transformer.h[2].mlp.proj.weight.double(), solved, rtol=1e-3, atol=1e-3)
