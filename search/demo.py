@@ -96,7 +96,7 @@ def stages(settings: DemoSettings, run_dir: Path) -> list[Stage]:
         "profile": (space, f"table={table}", f"weights={supernet}"),
         "evaluate": text,
         "fit": (space, f"table={table}", f"evaluations={evaluations}", "metrics=[latency_ms,perplexity]"),
-        "search": (f"surrogates={surrogates}", *text),
+        "search": (f"surrogates={surrogates}", "algorithm=nsga2", *text),
     }
     return [Stage(name, run_dir / name, (*fixed, *getattr(settings, name))) for name, fixed in given.items()]
 

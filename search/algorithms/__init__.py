@@ -7,6 +7,7 @@ from search.algorithms.lsbo import LSBO
 from search.algorithms.lts import LTS, LTSWarmStart, training_free_front
 from search.algorithms.mo_rea import MOREA
 from search.algorithms.moasha import MOASHA
+from search.algorithms.model_guided import ModelGuided
 from search.algorithms.nsga2 import NSGA2
 from search.algorithms.optimizer import BaseOptimizer, Optimizer, OptimizerFactory
 from search.algorithms.pymoo_adaptor import NSGA3, SMSEMOA
@@ -16,6 +17,6 @@ from search.algorithms.tpe import TPE
 
 __all__ = [
     "EHVI", "LSBO", "LTS", "MOASHA", "MOREA", "NSGA2", "NSGA3", "RSBO", "SMSEMOA", "TPE", "BaseOptimizer",
-    "FreeProblem", "LTSWarmStart", "LocalSearch", "Optimizer", "OptimizerFactory", "RandomSearch", "free_problem",
-    "training_free_front", "with_free_problem",
+    "FreeProblem", "LTSWarmStart", "LocalSearch", "ModelGuided", "Optimizer", "OptimizerFactory", "RandomSearch",
+    "free_problem", "training_free_front", "with_free_problem",
 ]  # fmt: skip

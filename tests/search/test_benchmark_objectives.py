@@ -127,7 +127,7 @@ def test_search_on_the_shipped_benchmark_from_the_command_line(tmp_path):
     assert result.names == ["perplexity", "latency_ms@h100"]
     assert result.details["budgets"] == [str(Budget("memory_mib", 4000, "a100"))]
     assert result.front["memory_mib@a100"].max() <= 4000
-    assert {s["name"] for s in result.details["standings"]} == {"nsga2", "random", "parameter_count"}
+    assert {s["name"] for s in result.details["standings"]} == {"model_guided", "random", "parameter_count"}
 
 
 def test_a_device_that_does_not_exist_ends_with_one_message(tmp_path):

@@ -98,6 +98,7 @@ def test_budgets_can_be_on_any_metric_that_was_fitted(surrogates):
 
 def test_search_on_surrogates_writes_its_files_and_ends_with_one_line(surrogates, tmp_path):
     arguments = ("search", f"surrogates={surrogates}", "n_evaluations=60", "n_free_evaluations=200", "progress=false")
+    arguments += ("algorithm=nsga2",)
     arguments += ("run_dir=out", "+budget.latency_ms=0.4")
     done = paretolm(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -146,7 +147,9 @@ def test_parameters_against_latency_needs_no_quality(surrogates, tmp_path):
     assert result.details["standings"] == []
 
 
-@pytest.mark.parametrize("algorithm", ["lts-warm-start", "mo-rea", "local-search", "nsga3", "sms-emoa"])
+@pytest.mark.parametrize(
+    "algorithm", ["model-guided", "lts-warm-start", "mo-rea", "local-search", "nsga3", "sms-emoa", "ehvi"]
+)
 def test_every_algorithm_searches_from_the_command_line(surrogates, tmp_path, algorithm):
     done = paretolm(
         "search", f"surrogates={surrogates}", "objectives=perplexity-latency", f"algorithm={algorithm}",
