@@ -15,7 +15,7 @@ from search.comparison.records import ALL, CaseReference, RunRecord
 from search.comparison.scores import CHECKPOINTS, Scores, score
 from search.comparison.standings import Standings, Unit, standings
 
-DEFAULT, BASELINE, RANDOM = "lts-warm-start", "lts", "random"
+DEFAULT, BASELINE, RANDOM = "model-guided", "lts", "random"
 BUDGET_NOTE = (
     "Budget: evaluations of perplexity. Hardware metrics are free and known to every method. A front of counting (LTS) "
     "is charged one evaluation for each of its networks and has a result only as a whole."

@@ -21,14 +21,14 @@ def texts(analysis):
 
 
 def test_a_known_winner_clears_the_bar():
-    found = analyse(*made_up(CASES, {"random": 0.4, "lts-warm-start": 0.03}, 12, n=60, point=0.3))
-    assert "LTS warm start has a lower median regret than every other method on 2 of 2 cases" in headline(found)
+    found = analyse(*made_up(CASES, {"random": 0.4, "model-guided": 0.03}, 12, n=60, point=0.3))
+    assert "Model-guided has a lower median regret than every other method on 2 of 2 cases" in headline(found)
     assert "it clears the bar" in headline(found)
-    assert "significantly better than random search on all 2: LTS warm start" in texts(found)["Against random search"]
+    assert "significantly better than random search on all 2: Model-guided" in texts(found)["Against random search"]
 
 
 def test_a_default_that_loses_is_said_to_lose_and_the_winner_is_named():
-    found = analyse(*made_up(CASES, {"random": 0.4, "lts-warm-start": 0.2, "nsga2": 0.03}, 8, n=60, point=0.3))
+    found = analyse(*made_up(CASES, {"random": 0.4, "model-guided": 0.2, "nsga2": 0.03}, 8, n=60, point=0.3))
     assert "does not clear the bar" in headline(found)
     assert "NSGA-II: on 2 of 2" in headline(found) and "it clears it" in headline(found)
     assert "not the best on gpt-s a100 to NSGA-II" in texts(found)["The bar"]
@@ -58,7 +58,7 @@ def test_what_is_missing_is_said():
     data = " ".join(f.text for f in findings(analyse(records, references)) if f.topic == "The data")
     assert "after 30 evaluations, which all methods have, and after 60, without EHVI (30)" in data
     assert "Fewer than 6 seeds: NSGA-II on gpt-s h100 (5)" in data
-    assert "LTS warm start has no runs" in headline(analyse(records, references))
+    assert "Model-guided has no runs" in headline(analyse(records, references))
 
 
 def test_other_cases_are_concluded_apart():
@@ -82,8 +82,8 @@ def test_only_fronts_of_counting_cannot_be_compared():
 
 @pytest.mark.parametrize("n", [1, 7, 30])
 def test_every_method_is_in_a_family_of_at_most_eight_lines(n):
-    methods = [*(f"mine-{i}" for i in range(n)), "random", "nsga2", "nsga2-100", "ehvi", "lts-warm-start"]
-    found = families(methods, "lts-warm-start")
+    methods = [*(f"mine-{i}" for i in range(n)), "random", "nsga2", "nsga2-100", "ehvi", "model-guided"]
+    found = families(methods, "model-guided")
     assert {m for family in found for m in family.methods} == set(methods)
     assert all(len(f.methods) + len(f.context) <= 8 for f in found)
     assert all(method_style(m).label for m in methods)

@@ -18,7 +18,7 @@ from search.comparison.report_tables import report_tables
 from search.figure_style import to_png
 
 CASES = [CASE.format(device) for device in ("a100", "h100")]
-METHODS = {"random": 0.4, "nsga2": 0.15, "lts-warm-start": 0.05}
+METHODS = {"random": 0.4, "nsga2": 0.15, "model-guided": 0.05}
 VOID = {"meta", "img", "link", "br", "hr"}
 
 
@@ -73,7 +73,7 @@ def test_html_holds_every_picture(written):
     assert embedded == {path.read_bytes() for path in written.figures}
     assert {path.stem for path in written.figures} == {
         "overall", "regret_main", "regret_within_gpt-s", "regret_special", "attainment", "attainment_gap", "ranks",
-        "ranks_within", "spread", "attainment_lts-warm-start_against_lts", "attainment_nsga2_against_lts",
+        "ranks_within", "spread", "attainment_model-guided_against_lts", "attainment_nsga2_against_lts",
     }  # fmt: skip
 
 
