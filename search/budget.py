@@ -94,8 +94,8 @@ def _measured_by(
         found = [o for o in known if _measures(o, budget)]
         devices = {_device(o) for o in found}
         if len(devices) > 1:
-            names = ", ".join(sorted(str(device) for device in devices))
-            raise ValueError(f"budget {budget}: {budget.metric} is known on several devices, name one of {names}")
+            places = ", ".join(sorted(str(device) for device in devices))
+            raise ValueError(f"budget {budget}: {budget.metric} is known on several devices, name one of {places}")
         if found:
             return found[0]
     if budget.metric in COST_METRICS:
