@@ -23,15 +23,16 @@ _NETWORKS = 6_000
 
 
 def smoothed(space: SearchSpace, free: FreeProblem) -> FreeProblem:
-    """Return a problem whose free values are fits; budgets are judged by the noisy values, as before.
+    """Return a problem whose free values are fits; the proxy, which has no noise, and budgets stay as they were.
 
     The networks fitted to are always the same ones, so the result is a function of space and problem.
     """
     genes = spread_genes(GeneArrays(space), _NETWORKS, np.random.default_rng(0))
-    fits = [_fit(space, genes, column) for column in free.evaluate(genes)[0].T]
+    fits = [_fit(space, genes, column) for column in free.evaluate(genes)[0].T[1:]]
 
     def evaluate(genes: Genes) -> tuple[Floats, Floats]:
-        return np.column_stack([fit(genes) for fit in fits]), free.evaluate(genes)[1]
+        values, violation = free.evaluate(genes)
+        return np.column_stack([values[:, 0], *(fit(genes) for fit in fits)]), violation
 
     return FreeProblem(f"{free.identity}; smoothed", evaluate)
 

@@ -1,5 +1,6 @@
 """Model-guided search: where it starts, what it learns, budgets, exact fronts, and rivals beaten."""
 
+import json
 from functools import partial
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from optimizer_checks import drive, values
 from search_fakes import large_space, latency, loss, objectives, small_space
 
-from search.algorithms import model_guided
+from search.algorithms import model_guided, smoothing
 from search.algorithms.free_laws import free_laws
 from search.algorithms.free_problem import free_problem, with_free_problem
 from search.algorithms.gene_basis import GeneBasis
@@ -139,6 +140,47 @@ def test_told_results_survive_json_with_numbers_that_are_missing():
     two = Told.from_dict(one.to_dict())
     for name in ("genes", "free", "free_violation", "values", "violation"):
         np.testing.assert_array_equal(getattr(two, name), getattr(one, name))
+
+
+def noisy_latency(archs):
+    """5 % noise, a function of the network."""
+    draws = [np.random.default_rng(list(arch.id.encode())).standard_normal() for arch in archs]
+    return latency(archs) * np.exp(0.05 * np.array(draws))
+
+
+def noisy_problem():
+    return [objectives()[0], FunctionObjective("latency_ms", noisy_latency)]
+
+
+def test_smoothed_free_values_are_nearer_the_truth_than_the_noisy_ones():
+    space = large_space()
+    problem = free_problem(space, noisy_problem(), budgets=[Budget("latency_ms", 2.0)])
+    archs = space.sample_unique(300, np.random.default_rng(0))
+    genes = to_genes(space, archs)
+    raw, fits = problem.evaluate(genes), smoothing.smoothed(space, problem).evaluate(genes)
+    errors = [np.log(values[:, 1] / latency(archs)).std() for values in (raw[0], fits[0])]
+    assert errors[1] < 0.6 * errors[0]
+    np.testing.assert_array_equal(fits[0][:, 0], raw[0][:, 0])  # the proxy
+    np.testing.assert_array_equal(fits[1], raw[1])
+
+
+def test_a_search_among_noise_trusts_the_fit_and_goes_on_after_a_restart(monkeypatch):
+    monkeypatch.setattr(smoothing, "_NETWORKS", 1000)
+    space = large_space()
+    free = free_problem(space, noisy_problem())
+
+    def measured(archs):
+        return np.column_stack([loss(archs), noisy_latency(archs)])
+
+    saved = []
+    whole = drive(guided(space, free=free, noise=True), 60, batch=20, evaluate=measured, told=saved)
+    resumed = guided(space, 1, free=free, noise=True)
+    resumed.load_state(json.loads(saved[1][1]))
+    assert drive(resumed, 20, batch=20, evaluate=measured) == whole[40:]
+    luck = np.log(noisy_latency(whole[20:]) / latency(whole[20:]))
+    assert luck.mean() > -0.03  # of the luckiest of a thousand it is below -0.1
+    with pytest.raises(ValueError, match="settings"):
+        guided(space, free=free).load_state(json.loads(saved[1][1]))
 
 
 # --- fronts -----------------------------------------------------------------------------------------------------------
