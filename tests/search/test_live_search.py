@@ -213,10 +213,10 @@ def test_a_live_search_ends_with_measured_picks(paretolm_search, tmp_path):
     )
     assert "measured: hypervolume of the picks: " in out
     picks = load_picks(tmp_path / "out" / "picks.parquet")
-    assert {pick.search for pick in picks} == {"nsga2", "random", ""}
+    assert {pick.search for pick in picks} == {"model_guided", "random", ""}
     result = SearchResult.load(tmp_path / "out")
     found = dict(zip(result.evaluations["architecture"], result.evaluations["perplexity"], strict=True))
-    mine = [pick for pick in picks if pick.search == "nsga2"]
+    mine = [pick for pick in picks if pick.search == "model_guided"]
     assert len(mine) >= 3 or len(result.front) < 3
     for pick in mine:
         assert pick.perplexity == found[pick.architecture.id]  # the cache has it
