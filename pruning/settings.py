@@ -1,0 +1,98 @@
+"""Settings of a pruning run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pruning.importance import CRITERIA
+
+Mode = Literal["uniform", "heterogeneous"]
+MODES: tuple[Mode, ...] = ("uniform", "heterogeneous")
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSettings:
+    """How long candidates are searched for.
+
+    Attributes:
+        n_evaluations: of the true calibration loss, after the dynamic programme.
+        seconds: at the most, for each round.
+    """
+
+    n_evaluations: int = 60
+    seconds: float = 300.0
+
+    def __post_init__(self) -> None:
+        if self.n_evaluations < 1 or not self.seconds > 0:
+            raise ValueError(
+                f"search: n_evaluations = {self.n_evaluations}, seconds = {self.seconds}: both must be positive"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class VerifySettings:
+    """How networks are measured.
+
+    Attributes:
+        top: candidates that are extracted and measured in each round.
+        repeats: pairs of samples of each while searching.
+        final_repeats: of the network that is returned.
+        rounds: the budget inside is tightened or relaxed at most so often.
+        least_used: the share of the allowed latency that should be used.
+        n_networks: random networks that the latency model is fitted to.
+    """
+
+    top: int = 3
+    repeats: int = 20
+    final_repeats: int = 40
+    rounds: int = 3
+    least_used: float = 0.95
+    n_networks: int = 40
+
+    def __post_init__(self) -> None:
+        for name, least in (("top", 1), ("repeats", 3), ("final_repeats", 3), ("rounds", 1), ("n_networks", 8)):
+            if getattr(self, name) < least:
+                raise ValueError(f"verify {name} = {getattr(self, name)}: must be at least {least}")
+        if not 0 < self.least_used < 1:
+            raise ValueError(f"verify least_used = {self.least_used}: give a share between 0 and 1, e.g. 0.95")
+
+
+@dataclass(frozen=True, slots=True)
+class PruneSettings:
+    """How a network is pruned.
+
+    Attributes:
+        mode: "uniform": all kept layers are of one shape, stock classes hold it; "heterogeneous": each has its own, and
+            attention or MLP of a layer may go alone.
+        embd: prune the residual width too (uniform mode).
+        criterion: of importance, a name in `importance.CRITERIA`.
+        intercept: fit biases that make up for what goes.
+        damping: of the least squares; None goes by the number of calibration tokens.
+        device: torch's name of the device that is measured.
+        threads: CPU threads of measurements; None is the physical cores.
+        search: how long to search.
+        verify: how to measure.
+        seed: of all that is drawn.
+    """
+
+    mode: Mode = "uniform"
+    embd: bool = False
+    criterion: str = "obs"
+    intercept: bool = False
+    damping: float | None = None
+    device: str = "cpu"
+    threads: int | None = None
+    search: SearchSettings = field(default_factory=SearchSettings)
+    verify: VerifySettings = field(default_factory=VerifySettings)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"mode = {self.mode!r}; allowed: {', '.join(MODES)}")
+        if self.embd and self.mode != "uniform":
+            raise ValueError("embd=true narrows all layers alike: it needs mode=uniform")
+        if self.criterion not in CRITERIA:
+            raise ValueError(f"criterion = {self.criterion!r}; allowed: {', '.join(CRITERIA)}")
+        if self.damping is not None and not self.damping > 0:
+            raise ValueError(f"damping = {self.damping}: must be positive, e.g. 0.5; null goes by the calibration text")

@@ -1,0 +1,323 @@
+"""Prune a pretrained network until it meets a budget: search, extract, measure, tighten, and search again.
+
+    texts -> order of importance -> costs on the device -> overlays and quality table -> rounds of
+    (candidates, local search, measurement) -> the final network, solved layer by layer and measured once more.
+
+Everything costly is kept in the run's folder as soon as it is known: the same call goes on after a kill.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hw_profiles.device import Workload
+from pruning.budget import Limit, ResolvedBudget, parse_budget
+from pruning.candidates import Candidate, propose, rank
+from pruning.device_costs import DeviceCosts, device_costs
+from pruning.final import Final, finish
+from pruning.fingerprints import fingerprint
+from pruning.latency_check import LatencyRatio
+from pruning.ordered import Ordered, put_in_order
+from pruning.overlay import OverlayDatabase, OverlaySettings
+from pruning.prepared import Prepared
+from pruning.pretrained import load_pretrained
+from pruning.quality_table import QualityTable, measure_quality
+from pruning.refine import refine
+from pruning.run_state import RunState, prepared_network
+from pruning.settings import PruneSettings
+from pruning.texts import CalibrationSettings, Texts
+from pruning.true_loss import CalibrationLoss
+from pruning.verification import Verifier, judge
+from supernet.architecture import Architecture
+from supernet.checkpoint import LoadedSupernet
+
+_LEAST_CHANGE, _MOST_CHANGE = 0.9, 1.1  # of the internal budget in one round
+_N_RANKED = 6
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A candidate that was compared, and what is known of it.
+
+    Attributes:
+        round: 1 is the first.
+        name: how it was found.
+        kind: programme, uniform, depth or refined.
+        arch: the network.
+        loss: KL to the dense network on the search text, nats a token.
+        predicted: latency ratio, or the first counted cost; what the limit inside was held to.
+        measured: None where it was not measured.
+    """
+
+    round: int
+    name: str
+    kind: str
+    arch: Architecture
+    loss: float
+    predicted: float
+    measured: LatencyRatio | None = None
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """A network that was pruned to a budget.
+
+    Attributes:
+        final: the network, its architecture and how good it is.
+        budget: what was asked for.
+        met: whether everything measured and counted keeps the budget.
+        used: share of the allowed latency that is used; None without a limit of time.
+        predicted: latency ratio that the model predicted for it.
+        measured: latency of the final network; None without a limit of time.
+        tried: candidates of all rounds, in the order of comparison.
+        costs: lattice and latency model.
+        quality: the quality table.
+        ordered: the dense network in the order of importance.
+        prepared: the dense network as it was loaded.
+        texts: calibration, search and held-out text.
+        loaded: network and tokenizer as they were loaded.
+    """
+
+    final: Final
+    budget: ResolvedBudget
+    met: bool
+    used: float | None
+    predicted: float | None
+    measured: LatencyRatio | None
+    tried: tuple[Tried, ...]
+    costs: DeviceCosts
+    quality: QualityTable
+    ordered: Ordered
+    prepared: Prepared
+    texts: Texts
+    loaded: LoadedSupernet
+    notes: tuple[str, ...] = field(default=())
+
+
+def prune_to_budget(
+    model: str | Path | LoadedSupernet,
+    budget: Mapping[str, Any],
+    calibration: CalibrationSettings | None = None,
+    *,
+    workload: Workload | None = None,
+    settings: PruneSettings | None = None,
+    folder: str | Path | None = None,
+    progress: bool = False,
+) -> PruneResult:
+    """Prune a pretrained network to a budget that is measured to hold.
+
+    Args:
+        model: a checkpoint folder, a .gguf file, a repository of the hub, a short name, or a loaded one.
+        budget: limits by metric, e.g. {"latency": "-25%", "params": "100M"}; see `pruning.budget`.
+        calibration: which text; None is text that the network writes itself.
+        workload: what is timed; None is a prompt of 512 tokens, in float32.
+        settings: how.
+        folder: keeps what was computed; the same call goes on there after a kill. None keeps nothing.
+        progress: show progress bars.
+
+    Returns:
+        The pruned network with everything that led to it. `met` is False where no network that was measured keeps the
+        budget after the last round; the nearest one is returned then.
+
+    Raises:
+        KeyError: an unknown metric of the budget.
+        FileNotFoundError: no such checkpoint or text.
+        ValueError: a budget that cannot be read or reached (names what can be), too little text, a network that is not
+            supported, or a folder of another run.
+    """
+    calibration, settings = calibration or CalibrationSettings(), settings or PruneSettings()
+    workload = workload or Workload(1, 512)
+    asked = parse_budget(budget, workload)
+    loaded = model if isinstance(model, LoadedSupernet) else load_pretrained(model)
+    place = nullcontext(folder) if folder is not None else tempfile.TemporaryDirectory()
+    with place as path:
+        return _Run(loaded, asked, calibration, workload, settings, Path(path or "."), progress=progress).result()
+
+
+class _Run:
+    """One pruning run."""
+
+    def __init__(
+        self,
+        loaded: LoadedSupernet,
+        asked: Sequence[Limit],
+        calibration: CalibrationSettings,
+        workload: Workload,
+        settings: PruneSettings,
+        folder: Path,
+        *,
+        progress: bool,
+    ) -> None:
+        self.settings, self.workload, self.folder, self.progress = settings, workload, folder, progress
+        self.loaded = loaded
+        state = RunState(folder, loaded, calibration, settings)
+        self.texts, self.prepared = prepared_network(loaded, calibration, state, settings, progress=progress)
+        self.ordered = put_in_order(self.prepared, criterion=settings.criterion, channels=settings.embd)
+        supernet = self.ordered.supernet
+        self.costs = device_costs(
+            supernet.config, self.prepared.whole, tied=supernet.tie_embeddings, workload=workload, asked=asked,
+            settings=settings, folder=folder / "device", progress=progress,
+        )  # fmt: skip
+        self.budget = self.costs.resolved(asked)
+        overlays = OverlaySettings(intercept=settings.intercept, damping=settings.damping)
+        self.database = OverlayDatabase(supernet, self.ordered.moments, settings=overlays, folder=folder / "overlays")
+        self.loss = CalibrationLoss(self.database, self.texts.search, path=folder / "losses.jsonl")
+        self.verifier = Verifier(
+            supernet, workload, settings, path=folder / "measured.jsonl",
+            context={"network": fingerprint(supernet, None, self.texts.search[:1])},
+        )  # fmt: skip
+        self.tried: list[Tried] = []
+        self.notes: list[str] = []
+
+    def result(self) -> PruneResult:
+        """Run all rounds and return the final network."""
+        self.quality = measure_quality(
+            self.database, self.texts.search[:2], self.costs.lattice, path=self.folder / "quality.jsonl",
+            progress=self.progress,
+        )  # fmt: skip
+        chosen = self._search_counted() if self.budget.latency_ratio is None else self._search_measured()
+        final, measured = self._finish(chosen)
+        verdict = None if measured is None else judge(self.budget, measured, self.workload)
+        counted = self.costs.values(final.selection)
+        met = all(limit.met_by(counted[limit.metric]) for limit in self.budget.counted)
+        return PruneResult(
+            final=final,
+            budget=self.budget,
+            met=met and (verdict is None or verdict.met),
+            used=None if verdict is None else verdict.used,
+            predicted=counted.get("latency_ratio"),
+            measured=measured,
+            tried=tuple(self.tried),
+            costs=self.costs,
+            quality=self.quality,
+            ordered=self.ordered,
+            prepared=self.prepared,
+            texts=self.texts,
+            loaded=self.loaded,
+            notes=tuple(self.notes),
+        )
+
+    # --- rounds -----------------------------------------------------------------------------------------------------
+
+    def _search_counted(self) -> list[Tried]:
+        """Return the candidates of a budget that nothing has to be measured for, the best first."""
+        return sorted(self._round(1, 1.0, []), key=lambda tried: tried.loss)
+
+    def _search_measured(self) -> list[Tried]:
+        """Return the measured candidates that keep the budget, the best first; the nearest ones where none does."""
+        scale, starts = 1.0, []
+        for number in range(1, self.settings.verify.rounds + 1):
+            ranked = self._round(number, scale, starts)
+            top = ranked[: self.settings.verify.top]
+            measured = self._measured(top)
+            best = self._best()
+            if best and best[0].loss <= min(t.loss for t in ranked) and self._used(best[0]) >= self._least_used:
+                return best
+            starts = [tried.arch for tried in best[:2]]
+            ratios = [m.measured.ratio / self._model(m.arch) for m in measured if m.measured is not None]
+            scale = float(np.clip(np.median(ratios), scale * _LEAST_CHANGE, scale * _MOST_CHANGE))
+        best = self._best()
+        if not best:
+            self.notes.append("no candidate that was measured keeps the budget: the nearest one is given")
+            return sorted(self._all_measured(), key=self._used)
+        return best
+
+    def _round(self, number: int, scale: float, starts: Sequence[Architecture]) -> list[Tried]:
+        """Search with predicted latencies times `scale`; returns all candidates compared, the best first."""
+        limits = self.costs.limits(self.budget, scale=scale)
+        candidates = propose(
+            self.loss, self.quality, self.costs.lattice, limits, mode=self.settings.mode, progress=self.progress
+        )
+        first = 2 if len(self.texts.search) > 2 else None
+        ranked = rank(self.loss, candidates, keep=_N_RANKED, first_blocks=first, progress=self.progress)
+        known = [arch for arch in starts if all(limit.holds([arch])[0] for limit in limits)]
+        found = refine(
+            self.loss, list(dict.fromkeys([*known, *(c.arch for c in ranked[:2])])), limits, self.quality,
+            self.costs.lattice, mode=self.settings.mode, n_evaluations=self.settings.search.n_evaluations,
+            seconds=self.settings.search.seconds, seed=self.settings.seed + number, progress=self.progress,
+        )  # fmt: skip
+        names = {c.arch: c for c in reversed(ranked)}
+        origin = names.get(found.arch, Candidate("local search", "programme", found.arch, 0.0))
+        kind = "refined" if found.arch not in names else origin.kind
+
+        def cost(arch: Architecture) -> float:
+            return float(limits[0].predict([arch])[0])
+
+        rows = [Tried(number, origin.name, kind, found.arch, found.loss, cost(found.arch))]
+        rows += [Tried(number, c.name, c.kind, c.arch, c.loss, cost(c.arch)) for c in ranked if c.arch != found.arch]
+        self.tried += rows
+        return sorted(rows, key=lambda tried: tried.loss)
+
+    def _measured(self, top: Sequence[Tried]) -> list[Tried]:
+        """Measure candidates and note it in what was tried."""
+        found = self.verifier.measure([tried.arch for tried in top], progress=self.progress)
+        known = {tried.arch: one for tried, one in zip(top, found, strict=True)}
+        self.tried = [
+            Tried(**{**_fields(tried), "measured": known.get(tried.arch, tried.measured)}) for tried in self.tried
+        ]
+        return [tried for tried in self.tried if tried.arch in known]
+
+    def _all_measured(self) -> list[Tried]:
+        unique = {tried.arch: tried for tried in self.tried if tried.measured is not None}
+        return list(unique.values())
+
+    def _best(self) -> list[Tried]:
+        """Return what was measured to keep the budget, the best first."""
+        kept = [tried for tried in self._all_measured() if self._keeps(tried)]
+        return sorted(kept, key=lambda tried: tried.loss)
+
+    def _keeps(self, tried: Tried) -> bool:
+        """Whether a measurement keeps the budget, with half of its uncertainty to spare."""
+        assert tried.measured is not None
+        m = tried.measured
+        safe = LatencyRatio(
+            **{**asdict(m), "ratio": (m.ratio + m.high) / 2, "ms": m.ms * (m.ratio + m.high) / 2 / m.ratio}
+        )
+        return judge(self.budget, safe, self.workload).met
+
+    def _used(self, tried: Tried) -> float:
+        assert tried.measured is not None
+        return judge(self.budget, tried.measured, self.workload).used
+
+    def _model(self, arch: Architecture) -> float:
+        assert self.costs.model is not None
+        return float(self.costs.model.predict([arch])[0])
+
+    @property
+    def _least_used(self) -> float:
+        return self.settings.verify.least_used
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def _finish(self, chosen: Sequence[Tried]) -> tuple[Final, LatencyRatio | None]:
+        """Make the best network and measure it; where it misses the budget now, the next one."""
+        nearest: tuple[float, Final, LatencyRatio] | None = None
+        for tried in chosen[: max(2, self.settings.verify.top)]:
+            final = finish(
+                self.database, tried.arch, self.texts, dense=self.ordered.supernet, settings=self.settings,
+                progress=self.progress,
+            )  # fmt: skip
+            if self.budget.latency_ratio is None:
+                return final, None
+            measured = self.verifier.measure_network(
+                final.pruned.gpt, tried.arch, repeats=self.settings.verify.final_repeats, progress=self.progress
+            )
+            verdict = judge(self.budget, measured, self.workload)
+            if verdict.met:
+                return final, measured
+            self.notes.append(f"{tried.arch.id} measured {measured.ratio:.4f} of the dense latency in the end")
+            if nearest is None or verdict.used < nearest[0]:
+                nearest = (verdict.used, final, measured)
+        assert nearest is not None
+        return nearest[1], nearest[2]
+
+
+def _fields(tried: Tried) -> dict[str, Any]:
+    return {name: getattr(tried, name) for name in Tried.__dataclass_fields__}

@@ -1,0 +1,138 @@
+"""The three texts of a pruning run, which never overlap: calibration, search, and the held-out one that is reported.
+
+Shapes: n blocks, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pruning.calibration import draw_blocks
+from pruning.self_text import write_blocks
+from supernet.checkpoint import LoadedSupernet
+from supernet.corpus import find_documents
+from supernet.text import Tokenizer
+from supernet.tokens import TokenCorpus, tokenise
+
+SELF = "self"
+Source = str | Path | Sequence[str | Path]
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationSettings:
+    """Which text a network is pruned with.
+
+    Attributes:
+        text: a file, a folder, several of those, "stdlib", or "self": written by the network itself.
+        held_out: text on which perplexity is reported; None is a part of `text` that nothing else uses.
+        seq_len: tokens of a block.
+        n_blocks: blocks for moments (importance and least squares).
+        n_search_blocks: blocks on which candidates are compared.
+        n_held_out_blocks: blocks that perplexity is reported on.
+        seed: of the draw.
+        cache_dir: where token ids are kept; None is the user's cache.
+
+    Raises:
+        ValueError: a size below 1.
+    """
+
+    text: Source = SELF
+    held_out: Source | None = None
+    seq_len: int = 512
+    n_blocks: int = 32
+    n_search_blocks: int = 8
+    n_held_out_blocks: int = 32
+    seed: int = 0
+    cache_dir: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("seq_len", 2), ("n_blocks", 1), ("n_search_blocks", 1), ("n_held_out_blocks", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"calibration {name} = {getattr(self, name)}: must be at least {least}")
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Token blocks.
+
+    Attributes:
+        calibration: (n, T).
+        search: (m, T).
+        held_out: (k, T + 1): inputs and targets.
+        held_out_name: where the held-out text is from.
+    """
+
+    calibration: Tensor
+    search: Tensor
+    held_out: Tensor
+    held_out_name: str
+
+
+def draw_texts(loaded: LoadedSupernet, settings: CalibrationSettings, *, progress: bool = False) -> Texts:
+    """Draw the texts of a run.
+
+    Raises:
+        FileNotFoundError: a text does not exist.
+        ValueError: too little text (says how much is needed), or blocks longer than the network's context.
+    """
+    tokenizer, n, m, k = loaded.tokenizer, settings.n_blocks, settings.n_search_blocks, settings.n_held_out_blocks
+    if tokenizer is None:
+        raise ValueError("the checkpoint has no tokenizer: texts cannot be read")
+    T = settings.seq_len
+    shared = k if settings.held_out is None else 0
+    blocks = _blocks(loaded, tokenizer, settings, n + m + shared, T + 1, progress=progress)
+    if settings.held_out is None:
+        held_out, name = blocks[n + m :], f"a part of {_name(settings.text)} that was not used otherwise"
+    else:
+        held_out, name = first_blocks(_corpus(settings.held_out, tokenizer, settings.cache_dir), k, T), ""
+        name = _name(settings.held_out)
+    return Texts(blocks[:n, :T], blocks[n : n + m, :T], held_out, name)
+
+
+def _blocks(
+    loaded: LoadedSupernet,
+    tokenizer: Tokenizer,
+    settings: CalibrationSettings,
+    n: int,
+    length: int,
+    *,
+    progress: bool,
+) -> Tensor:
+    if settings.text == SELF:
+        return write_blocks(
+            loaded.supernet, n_blocks=n, seq_len=length, vocab_size=tokenizer.vocab_size, bos_id=tokenizer.bos_id,
+            seed=settings.seed, progress=progress,
+        )  # fmt: skip
+    corpus = _corpus(settings.text, tokenizer, settings.cache_dir)
+    return draw_blocks(corpus.tokens, n_blocks=n, seq_len=length, seed=settings.seed)
+
+
+def first_blocks(corpus: TokenCorpus, n: int, seq_len: int) -> Tensor:
+    """Return the first blocks of a text in order, (n, seq_len + 1): the same for every seed and every method.
+
+    Raises:
+        ValueError: too little text.
+    """
+    ids, needed = corpus.tokens.ids, n * seq_len + 1
+    if len(ids) < needed:
+        raise ValueError(
+            f"the held-out text has {len(ids)} tokens, {n} blocks of {seq_len} need {needed}: give more text, or lower "
+            "calibration.n_held_out_blocks"
+        )
+    rows = torch.from_numpy(ids[:needed].astype("int64"))
+    return torch.stack([rows[i * seq_len : (i + 1) * seq_len + 1] for i in range(n)])
+
+
+def _corpus(source: Source, tokenizer: Tokenizer, cache_dir: str | Path | None) -> TokenCorpus:
+    return tokenise(find_documents(source), tokenizer, cache_dir)
+
+
+def _name(source: Source) -> str:
+    if isinstance(source, str | Path):
+        return "text that the network wrote" if source == SELF else Path(source).name
+    return ", ".join(Path(part).name for part in source)
