@@ -140,11 +140,11 @@ def train(
     run_dir = Path(run_dir)
     resume = latest_checkpoint(run_dir / "checkpoints")
     log = MetricsLog(run_dir / "metrics.csv", resume_step=checkpoint_step(resume) if resume else 0)
-    with _quiet():
+    with quiet_lightning():
         trainer = _trainer(module, settings, run_dir, [log, *loggers])
     torch.manual_seed(module.recipe.seed)
     try:
-        with _quiet():
+        with quiet_lightning():
             trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     except NonFiniteLossError as error:
         kept = latest_checkpoint(run_dir / "checkpoints")
@@ -207,7 +207,7 @@ def _trainer(module: SupernetModule, settings: TrainerSettings, run_dir: Path, l
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
     """Keep back Lightning's notes about hardware, tips and loaders; warnings and errors stay."""
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric", "lightning")]
     # handlers sit on child loggers of their own, whose level is set explicitly
