@@ -202,7 +202,8 @@ class _Dense:
     ) -> None:
         self.supernet, self.arch, self.settings = supernet, arch, settings
         place = next(supernet.parameters()).device
-        self.layer, self.stream = 0, Stream.start(supernet, ids.to(place), batch_size)
+        self.layer, self.stream = -1, Stream.start(supernet, ids.to(place), batch_size)
+        self.targets: dict[Part, list[Tensor]] = {}
 
     def solve(self, stream: Stream, position: int, block: nn.Module, part: Part, level: Level) -> Solution | None:
         """Return the projection of one part nearest to the dense network's residual stream."""
@@ -213,11 +214,10 @@ class _Dense:
         assert projection is not None
         weight = projection.weight
         fit = TargetFit(projection.in_features, projection.out_features, device=weight.device)
-        targets = self._targets(part)
         for x, state, wanted in zip(
             stream.inputs(block, position, projection),
             self._states(stream, position, block, part),
-            targets,
+            self.targets[part],
             strict=True,
         ):
             residual = wanted[..., : state.shape[-1]] - state
@@ -228,31 +228,39 @@ class _Dense:
         )  # fmt: skip
 
     def _advance(self, layer: int) -> None:
-        """Run the dense network up to, and without, a block."""
+        """Run the dense network through a block, whose targets are kept until the next one's."""
         while self.layer < layer:
-            self.stream = self.stream.after(self.supernet.transformer.h[self.layer], self.layer)
             self.layer += 1
-
-    def _targets(self, part: Part) -> Iterator[Tensor]:
-        """Yield the dense residual stream after a part of the current block."""
-        block = self.supernet.transformer.h[self.layer]
-        yield from _after_part(self.stream, self.layer, block, part)
+            block = self.supernet.transformer.h[self.layer]
+            pairs = list(_through(self.stream, self.layer, block))
+            self.targets = {"attention": [middle for middle, _ in pairs], "mlp": [out for _, out in pairs]}
+            self.stream = replace(self.stream, states=torch.cat(self.targets["mlp"]))
 
     def _states(self, stream: Stream, position: int, block: nn.Module, part: Part) -> Iterator[Tensor]:
         """Yield the pruned residual stream that a part's output is added to."""
         if part == "attention":
             yield from stream.batches()
         else:
-            yield from _after_part(stream, position, block, "attention")
+            yield from (_after_attention(x, block, stream.rope[position]) for x in stream.batches())
 
 
-def _after_part(stream: Stream, position: int, block: Any, part: Part) -> Iterator[Tensor]:
-    """Yield the residual stream after a block's attention, or after the block."""
+def _through(stream: Stream, position: int, block: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the residual stream after a block's attention and after the block."""
     for x in stream.batches():
-        if part == "mlp":
-            yield block(x, *stream.rope[position])
-            continue
         found: list[Tensor] = []
         with hooks([(block.post_attention_norm, "after", found.append)]):
-            block(x, *stream.rope[position])
-        yield x + found[0] if found else x
+            out = block(x, *stream.rope[position])
+        yield (x + found[0] if found else x), out
+
+
+def _after_attention(x: Tensor, block: Any, rope: tuple[Any, ...]) -> Tensor:
+    """Return the residual stream after a block's attention; the MLP is not run."""
+    found: list[Tensor] = []
+
+    def catch(attended: Tensor) -> None:
+        found.append(attended)
+        raise Enough
+
+    with hooks([(block.post_attention_norm, "after", catch)]), suppress(Enough):
+        block(x, *rope)
+    return x + found[0] if found else x

@@ -11,7 +11,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from supernet.checkpoint import LoadedSupernet
 
 _LEAST_CHANGE, _MOST_CHANGE = 0.9, 1.1  # of the internal budget in one round
 _N_RANKED = 6
+_MARGIN = 0.01
 
 
 @dataclass(frozen=True)
@@ -225,8 +226,7 @@ class _Run:
             scale = float(np.clip(np.median(ratios), scale * _LEAST_CHANGE, scale * _MOST_CHANGE))
         best = self._best()
         if not best:
-            self.notes.append("no candidate that was measured keeps the budget: the nearest one is given")
-            return sorted(self._all_measured(), key=self._used)
+            return sorted(self._all_measured(), key=lambda tried: (max(self._used(tried), 1.0), tried.loss))
         return best
 
     def _round(self, number: int, scale: float, starts: Sequence[Architecture]) -> list[Tried]:
@@ -259,9 +259,7 @@ class _Run:
         """Measure candidates and note it in what was tried."""
         found = self.verifier.measure([tried.arch for tried in top], progress=self.progress)
         known = {tried.arch: one for tried, one in zip(top, found, strict=True)}
-        self.tried = [
-            Tried(**{**_fields(tried), "measured": known.get(tried.arch, tried.measured)}) for tried in self.tried
-        ]
+        self.tried = [replace(tried, measured=known.get(tried.arch, tried.measured)) for tried in self.tried]
         return [tried for tried in self.tried if tried.arch in known]
 
     def _all_measured(self) -> list[Tried]:
@@ -274,13 +272,11 @@ class _Run:
         return sorted(kept, key=lambda tried: tried.loss)
 
     def _keeps(self, tried: Tried) -> bool:
-        """Whether a measurement keeps the budget, with half of its uncertainty to spare."""
+        """Whether a measurement keeps the budget with half of its uncertainty, or a percent, to spare."""
         assert tried.measured is not None
         m = tried.measured
-        safe = LatencyRatio(
-            **{**asdict(m), "ratio": (m.ratio + m.high) / 2, "ms": m.ms * (m.ratio + m.high) / 2 / m.ratio}
-        )
-        return judge(self.budget, safe, self.workload).met
+        safe = min((m.ratio + m.high) / 2, m.ratio * (1 + _MARGIN))
+        return judge(self.budget, replace(m, ratio=safe, ms=m.ms * safe / m.ratio), self.workload).met
 
     def _used(self, tried: Tried) -> float:
         assert tried.measured is not None
@@ -317,7 +313,3 @@ class _Run:
                 nearest = (verdict.used, final, measured)
         assert nearest is not None
         return nearest[1], nearest[2]
-
-
-def _fields(tried: Tried) -> dict[str, Any]:
-    return {name: getattr(tried, name) for name in Tried.__dataclass_fields__}
