@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -46,12 +46,14 @@ class Export:
         loads_with: the call that reads it.
         max_difference: largest absolute difference of the logits of the export, read back, from the sub-network's
             (float32, random tokens).
+        n_params: parameters in the file, tied ones once; None where they were not counted.
     """
 
     folder: Path
     class_name: str
     loads_with: str
     max_difference: float
+    n_params: int | None = None
 
 
 def named_architecture(name: str, loaded: LoadedSupernet) -> Architecture:
@@ -119,8 +121,8 @@ def export_litgpt(
         write_model_config(new, gpt.config)
         write_json(new / ARCHITECTURE_FILE, arch.to_dict())
         torch.save({name: t.detach().cpu().clone() for name, t in gpt.state_dict().items()}, new / "lit_model.pth")
-        difference = _difference(gpt, _load_litgpt(new, arch))
-        _write_companions(new, tokenizer, card, arch, difference)
+        difference = logit_difference(gpt, _load_litgpt(new, arch))
+        write_companions(new, tokenizer, card, arch, difference)
     reader = "litgpt.LLM.load" if arch.is_uniform else "supernet.checkpoint.load_subnet"
     return Export(restore_folder(folder), "litgpt.GPT", f'{reader}("{folder}")', difference)
 
@@ -148,12 +150,15 @@ def export_hf(
     Raises:
         ValueError: no stock class holds this network (says what it cannot have), or the folder holds other files.
     """
+    from transformers import AutoModelForCausalLM
+
     layout = _layout(gpt, arch)
     with atomic_folder(folder, names=HF_FILES) as new:
         write_hf_model(new, gpt, layout, tokenizer)
-        attention = _attention(gpt.config)
-        difference = _difference(gpt, _load_hf(new, layout, attention))
-        _write_companions(new, tokenizer, card, arch, difference)
+        attention = needed_attention(gpt.config)
+        model = load_hf(new, AutoModelForCausalLM, layout.class_name, attention)
+        difference = logit_difference(gpt, lambda idx: model(idx).logits)
+        write_companions(new, tokenizer, card, arch, difference)
     options = f', attn_implementation="{attention}"' if attention else ""
     call = f'AutoModelForCausalLM.from_pretrained("{folder}"{options})'
     return Export(restore_folder(folder), layout.class_name, call, difference)
@@ -173,7 +178,7 @@ def _layout(gpt: litgpt.GPT, arch: Architecture) -> Layout:
     return layout_for(gpt.config)
 
 
-def _attention(config: litgpt.Config) -> str | None:
+def needed_attention(config: litgpt.Config) -> str | None:
     """Return the attention that transformers must be asked for: its default, SDPA, leaves softcapping out silently."""
     return "eager" if config.attention_logit_softcapping else None
 
@@ -191,9 +196,10 @@ def write_hf_model(folder: Path, gpt: litgpt.GPT, layout: Layout, tokenizer: Tok
     write_json(folder / "config.json", hf_config(layout, gpt.config, tied=tied, dtype=dtype) | special)
 
 
-def _write_companions(
+def write_companions(
     folder: Path, tokenizer: Tokenizer | None, card: Mapping[str, Any] | None, arch: Architecture, difference: float
 ) -> None:
+    """Write what lies beside the weights: the tokenizer, generation_config.json and card.json."""
     if tokenizer is not None:
         tokenizer.save(folder)
     if isinstance(tokenizer, ByteTokenizer):
@@ -229,32 +235,32 @@ def byte_characters() -> list[str]:
 # --- reading back ------------------------------------------------------------------------------------------------
 
 
-class _Logits:
-    """A model that was read back, as tokens (B, T) -> logits (B, T, V)."""
-
-    def __init__(self, model: torch.nn.Module, *, is_hf: bool) -> None:
-        self.model, self.is_hf = model.float().eval(), is_hf
-
-    def __call__(self, idx: Tensor) -> Tensor:
-        return self.model(idx).logits if self.is_hf else self.model(idx)
-
-
-def _load_litgpt(folder: Path, arch: Architecture) -> _Logits:
+def _load_litgpt(folder: Path, arch: Architecture) -> litgpt.GPT:
     if not arch.is_uniform:
-        return _Logits(load_subnet(folder)[0], is_hf=False)
+        return load_subnet(folder)[0].float().eval()
     gpt = litgpt.GPT(litgpt.Config.from_file(folder / CONFIG_FILE))
     gpt.load_state_dict(torch.load(folder / "lit_model.pth", weights_only=True, mmap=True), strict=True)
-    return _Logits(gpt, is_hf=False)
+    return gpt.float().eval()
 
 
-def _load_hf(folder: Path, layout: Layout, attention: str | None) -> _Logits:
-    from transformers import AutoModelForCausalLM
+def load_hf(folder: Path, model_class: Any, name: str, attention: str | None) -> Any:
+    """Return what a class reads from a folder, in float32.
+
+    Args:
+        folder: with config.json and weights.
+        model_class: its `from_pretrained` reads them.
+        name: of the class, for errors.
+        attention: as `needed_attention` says.
+
+    Raises:
+        ValueError: the weights are not all that the class has.
+    """
     from transformers.utils import logging
 
     shows_bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        model, info = model_class.from_pretrained(
             folder,
             attn_implementation=attention,
             dtype=torch.float32,
@@ -264,24 +270,29 @@ def _load_hf(folder: Path, layout: Layout, attention: str | None) -> _Logits:
     finally:
         if shows_bars:
             logging.enable_progress_bar()
-    model, info = loaded
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info.get(problem):
-            raise ValueError(
-                f"{layout.class_name}: {problem} {sorted(map(str, info[problem]))[:3]}; nothing was exported"
-            )
-    return _Logits(model, is_hf=True)
+            raise ValueError(f"{name}: {problem} {sorted(map(str, info[problem]))[:3]}; nothing was exported")
+    return model.eval()
 
 
 @torch.inference_mode()
-def _difference(gpt: litgpt.GPT, exported: _Logits) -> float:
-    """Return the largest absolute difference of the logits; raise ValueError above `TOLERANCE`."""
+def logit_difference(gpt: litgpt.GPT, run: Callable[[Tensor], Tensor]) -> float:
+    """Return the largest absolute difference of an export's logits from the network's, in float32 on random tokens.
+
+    Args:
+        gpt: the network.
+        run: the export, read back: tokens (B, T) -> logits (B, T, V).
+
+    Raises:
+        ValueError: it is above `TOLERANCE`.
+    """
     window = gpt.config.sliding_window_size or 0
     length = min(gpt.max_seq_length, window + 16 if 48 < window <= 1024 else 64)  # beyond a window where it is cheap
     idx = torch.randint(gpt.config.padded_vocab_size, (2, length), generator=torch.Generator().manual_seed(0))
     reference = copy.deepcopy(gpt).float().cpu().eval()
     reference.cos, reference.sin = reference.rope_cache(device=idx.device)  # a bfloat16 model's tables are rounded
-    expected, found = reference(idx), exported(idx)
+    expected, found = reference(idx), run(idx)
     difference = (expected - found).abs().max().item()
     if not difference <= TOLERANCE * max(1.0, expected.abs().max().item()):
         raise ValueError(f"the export's logits differ from the sub-network's by {difference:.3g}; nothing was exported")
