@@ -1,0 +1,71 @@
+"""What the dense network says about each next token, kept compactly, and the KL divergence of others from it.
+
+For probabilities p of the dense network and logits z of another one, KL = sum p log p - sum p z + log sum exp z. So
+only p is kept: in float32 while it fits into the memory that is allowed, then in bfloat16 (normalised again: what is
+kept is a distribution), then not at all: the dense logits are computed again from the last residual stream.
+
+Shapes: B blocks of a batch, T tokens, N = B*T, C n_embd, V padded vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pruning.pieces import Pieces
+from supernet.architecture import Architecture
+
+_TOKENS_AT_ONCE = 256  # of a (tokens, V) array of logits
+
+
+class DenseTarget:
+    """The dense network's next-token distributions on batches of text.
+
+    Args:
+        pieces: of the supernet.
+        dense: the whole network.
+        finals: its residual stream after the last block, (B, T, C) of each batch.
+        memory_mib: what the distributions may take.
+    """
+
+    def __init__(self, pieces: Pieces, dense: Architecture, finals: Sequence[Tensor], *, memory_mib: float) -> None:
+        self.pieces, self.dense = pieces, dense
+        self._finals = list(finals)
+        entries = sum(x.shape[0] * x.shape[1] for x in finals) * pieces.config.padded_vocab_size
+        fitting = [t for t in (torch.float32, torch.bfloat16) if entries * t.itemsize <= memory_mib * 2**20]
+        self._dtype = fitting[0] if fitting else None
+        self._kept: dict[tuple[int, int], Tensor] = {}
+
+    def divergence(self, batch: int, arch: Architecture, states: Tensor) -> Tensor:
+        """Return the sums of KL(dense || other) over each block's positions, (B,) float64, in nats.
+
+        Args:
+            batch: which batch of text.
+            arch: the other network; only its width counts.
+            states: its residual stream after the last block, (B, T, c).
+        """
+        rows = states.flatten(0, 1)
+        sums = [
+            self._divergences(batch, start, self.pieces.head(arch, rows[start : start + _TOKENS_AT_ONCE]))
+            for start in range(0, len(rows), _TOKENS_AT_ONCE)
+        ]
+        return torch.cat(sums).view(states.shape[:2]).sum(1)
+
+    def _divergences(self, batch: int, start: int, logits: Tensor) -> Tensor:
+        """Return KL of each position of a piece, (tokens,) float64."""
+        p = self._probabilities(batch, start, len(logits))
+        total = p.sum(1, dtype=torch.float64)
+        negative_entropy = torch.special.xlogy(p, p).sum(1, dtype=torch.float64) / total - total.log()
+        cross = (p * logits).sum(1).double() / total - torch.logsumexp(logits, 1).double()
+        return (negative_entropy - cross).clamp(min=0)
+
+    def _probabilities(self, batch: int, start: int, length: int) -> Tensor:
+        known = self._kept.get((batch, start))
+        if known is None:
+            rows = self._finals[batch].flatten(0, 1)[start : start + length]
+            known = self.pieces.head(self.dense, rows).softmax(1)
+            if self._dtype is not None:
+                known = self._kept[batch, start] = known.to(self._dtype)
+        return known.float()
