@@ -57,9 +57,10 @@ class Lattice:
                 raise ValueError(f"lattice {name} = {levels}: give distinct levels of at least 1, ascending")
         heads, groups = self.attention[-1]
         for h, g in self.attention:
-            if h % g or g > groups or h > heads or h // g > heads // groups:
+            if h % g or g > groups or h // g > heads // groups:
                 raise ValueError(
-                    f"attention level {(h, g)}: (query heads, groups) within {(heads, groups)}, h % g == 0"
+                    f"attention level {(h, g)}: give (query heads, groups) that {(heads, groups)} contains, "
+                    "with as many heads in each group"
                 )
 
     @classmethod

@@ -1,0 +1,217 @@
+"""Measure networks against the dense model: each sample is paired with the dense model's right before and after it.
+
+A machine's speed drifts by several percent within a minute, so that two latencies taken one after the other do not
+compare. The median of paired ratios does: a drift is in both of a pair.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import litgpt
+import numpy as np
+import torch
+from scipy.stats import binom
+from torch import nn
+from tqdm import tqdm
+
+from hw_profiles.device import Workload, current_device
+from hw_profiles.meters import LatencyMeter, Step, workload_step
+
+Network = litgpt.GPT | Callable[[], litgpt.GPT]  # a network, or a function without arguments that builds it
+_LEAST_MS = 5.0  # a sample on a CPU lasts at least this long: shorter calls are repeated within it
+_WARM_BELOW_MS = 100.0  # before shorter calls one goes untimed, to refill the caches that the other network evicted
+_MOST_CALLS = 64
+
+
+@dataclass(frozen=True)
+class LatencyRatio:
+    """The measured latency of a network over the dense model's.
+
+    Attributes:
+        ratio: median of the paired ratios.
+        low: lower end of a distribution-free 95 % interval of that median.
+        high: upper end.
+        ms: median of the network's samples in ms; for decode, ms for one token of every sequence.
+        dense_ms: median of the dense model's samples next to them.
+        n_repeats: pairs.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    ms: float
+    dense_ms: float
+    n_repeats: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return asdict(self)
+
+
+def measure_ratios(
+    networks: Sequence[Network],
+    dense: Network,
+    workload: Workload,
+    *,
+    repeats: int = 20,
+    warmup: int = 3,
+    threads: int | None = None,
+    device: str = "cpu",
+    progress: bool = False,
+    precision: float = 0.0,
+    at_once: int = 4,
+    on_result: Callable[[int, LatencyRatio], None] | None = None,
+) -> list[LatencyRatio]:
+    """Measure networks in turn with the dense model.
+
+    Args:
+        networks: litgpt GPTs, or functions that build them; those are called when their turn comes and their networks
+            let go afterwards. A network of another dtype or device than the workload's is copied for the while.
+        dense: what they are compared with.
+        workload: the input: prefill, or decode with a filled cache.
+        repeats: pairs of samples; with a `precision` the most.
+        warmup: untimed calls of each network before.
+        threads: CPU threads; None for the physical cores. The number is put back afterwards.
+        device: "cpu", "cuda", "cuda:1".
+        progress: show a progress bar.
+        precision: stop earlier (after 5 pairs or more) when the median is known to this relative half width; 0: never.
+        at_once: networks in memory, besides the dense model; they are measured in turn with each other too.
+        on_result: called with the index and the result of each network as soon as it is known.
+
+    Returns:
+        One result for each network.
+
+    Raises:
+        ValueError: a setting that is not possible, or a network too short for the workload.
+    """
+    if repeats < 1 or warmup < 0 or at_once < 1:
+        raise ValueError(f"repeats = {repeats}, warmup = {warmup}, at_once = {at_once}: give repeats and at_once >= 1")
+    place = current_device(device, threads=threads)
+    meter = LatencyMeter(device=place.torch_name)
+    results: list[LatencyRatio] = []
+    with _threads(place.threads), tqdm(total=len(networks), unit="net", desc="latency", disable=not progress) as bar:
+        reference = _Timed.of(dense, workload, meter, warmup) if networks else None
+        for start in range(0, len(networks), at_once):
+            timed = [_Timed.of(network, workload, meter, warmup) for network in networks[start : start + at_once]]
+            assert reference is not None
+            for found in _in_turn(timed, reference, repeats=repeats, precision=precision):
+                results.append(found)
+                if on_result is not None:
+                    on_result(len(results) - 1, found)
+            for one in timed:
+                one.close()
+            bar.update(len(timed))
+        if reference is not None:
+            reference.close()
+    return results
+
+
+def median_interval(samples: np.ndarray, *, level: float = 0.95) -> tuple[float, float]:
+    """Return the order statistics that hold the median with at least this probability, whatever the distribution.
+
+    With fewer than 6 samples they are the smallest and the largest, and the probability is less.
+    """
+    ordered = np.sort(samples)
+    rank = max(int(binom.ppf((1 - level) / 2, len(ordered), 0.5)), 1)
+    return float(ordered[rank - 1]), float(ordered[-rank])
+
+
+# --- one network ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Timed:
+    """A network that is ready to be timed."""
+
+    model: litgpt.GPT
+    step: Step
+    meter: LatencyMeter
+    calls: int
+    warm: bool
+
+    @classmethod
+    def of(cls, network: Network, workload: Workload, meter: LatencyMeter, warmup: int) -> _Timed:
+        model = _placed(network if isinstance(network, nn.Module) else network(), workload, meter.device)
+        step = workload_step(model, workload, seed=meter.seed)
+        for _ in range(warmup):
+            step()
+        ms = meter.sample(step)
+        on_cpu = meter.device == "cpu"
+        calls = min(max(math.ceil(_LEAST_MS / ms), 1), _MOST_CALLS) if on_cpu else 1
+        return cls(model, step, meter, calls, warm=ms < _WARM_BELOW_MS)
+
+    def sample(self) -> float:
+        """Return ms of one call."""
+        if self.warm:
+            self.step()
+        if self.calls == 1:
+            return self.meter.sample(self.step)
+        return self.meter.sample(self._several) / self.calls
+
+    def _several(self) -> None:
+        for _ in range(self.calls):
+            self.step()
+
+    def close(self) -> None:
+        """Free the key/value cache."""
+        self.model.clear_kv_cache()
+
+
+def _placed(model: litgpt.GPT, workload: Workload, device: str) -> litgpt.GPT:
+    """Return the model itself if it has the workload's dtype and device, else a copy that has."""
+    weight, dtype = model.lm_head.weight, getattr(torch, workload.dtype)
+    if weight.dtype == dtype and weight.device.type == torch.device(device).type:
+        return model
+    return copy.deepcopy(model).to(device=device, dtype=dtype)
+
+
+@contextmanager
+def _threads(n: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# --- in turn --------------------------------------------------------------------------------------------------------
+
+
+def _in_turn(timed: Sequence[_Timed], dense: _Timed, *, repeats: int, precision: float) -> list[LatencyRatio]:
+    """Sample the networks in rounds, the dense model before and after each, until all are known well enough."""
+    own: list[list[float]] = [[] for _ in timed]
+    beside: list[list[float]] = [[] for _ in timed]
+    for turn in range(repeats):
+        open_ones = [i for i in range(len(timed)) if not _is_precise(own[i], beside[i], precision)]
+        if not open_ones:
+            break
+        before = dense.sample()
+        for i in open_ones if turn % 2 == 0 else reversed(open_ones):
+            own[i].append(timed[i].sample())
+            after = dense.sample()
+            beside[i].append((before + after) / 2)
+            before = after
+    return [_result(np.array(a), np.array(b)) for a, b in zip(own, beside, strict=True)]
+
+
+def _is_precise(own: Sequence[float], beside: Sequence[float], precision: float) -> bool:
+    """Return whether the median's half width, 1.57 IQR / sqrt(n) (McGill et al. 1978), is small enough."""
+    if precision <= 0 or len(own) < 5:
+        return False
+    low, middle, high = np.percentile(np.divide(own, beside), (25, 50, 75))
+    return bool(1.57 * (high - low) / math.sqrt(len(own)) <= precision * middle)
+
+
+def _result(own: np.ndarray, beside: np.ndarray) -> LatencyRatio:
+    ratios = own / beside
+    low, high = median_interval(ratios)
+    return LatencyRatio(
+        float(np.median(ratios)), low, high, float(np.median(own)), float(np.median(beside)), len(ratios)
+    )
