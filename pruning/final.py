@@ -50,7 +50,9 @@ def finish(
     """
     made: dict[str, Pruned] = {"overlays": database.extract(arch)}
     target: Target = "own" if dense.config.post_attention_norm or dense.config.post_mlp_norm else "dense"
-    made[target] = realise(dense, arch, texts.calibration, settings=database.settings, target=target, progress=progress)
+    made[target] = realise(
+        dense, arch, texts.calibration[:, :-1], settings=database.settings, target=target, progress=progress
+    )
     losses = {way: evaluate(one.gpt, [None], texts.search)[0].loss for way, one in made.items()}
     way = min(losses, key=losses.__getitem__)
     (before,), (after,) = (evaluate(net, [None], texts.held_out) for net in (dense, made[way].gpt))

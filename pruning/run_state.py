@@ -89,17 +89,17 @@ def prepared_network(
     texts = state.texts()
     if texts is None:
         texts = draw_texts(loaded, calibration, progress=progress)
-        check_blocks(texts.calibration, supernet)
+        check_blocks(texts.calibration[:, :-1], supernet)
         state.keep_texts(texts)
     if state.moments_path.is_file():
         moments = load_moments(state.moments_path)
     else:
-        moments = collect_moments(supernet, texts.calibration, progress=progress)
+        moments = collect_moments(supernet, texts.calibration[:, :-1], progress=progress)
         save_moments(state.moments_path, moments)
     gradients = None
     if "gradients" in CRITERIA[settings.criterion].needs:
-        gradients = collect_gradients(supernet, texts.calibration, progress=progress)
-    return texts, Prepared(supernet, texts.calibration, moments, gradients, settings.seed)
+        gradients = collect_gradients(supernet, texts.calibration[:, :-1], progress=progress)
+    return texts, Prepared(supernet, texts.calibration[:, :-1], moments, gradients, settings.seed)
 
 
 def _question(loaded: LoadedSupernet, calibration: CalibrationSettings, settings: PruneSettings) -> dict[str, Any]:

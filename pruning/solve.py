@@ -169,10 +169,10 @@ class _Run:
         self.budget = self.costs.resolved(asked)
         overlays = OverlaySettings(intercept=settings.intercept, damping=settings.damping)
         self.database = OverlayDatabase(supernet, self.ordered.moments, settings=overlays, folder=folder / "overlays")
-        self.loss = CalibrationLoss(self.database, self.texts.search, path=folder / "losses.jsonl")
+        self.loss = CalibrationLoss(self.database, self.texts.search[:, :-1], path=folder / "losses.jsonl")
         self.verifier = Verifier(
             supernet, workload, settings, path=folder / "measured.jsonl",
-            context={"network": fingerprint(supernet, None, self.texts.search[:1])},
+            context={"network": fingerprint(supernet, None, self.texts.search[:1, :-1])},
         )  # fmt: skip
         self.tried: list[Tried] = []
         self.notes: list[str] = []
@@ -180,7 +180,7 @@ class _Run:
     def result(self) -> PruneResult:
         """Run all rounds and return the final network."""
         self.quality = measure_quality(
-            self.database, self.texts.search[:2], self.costs.lattice, path=self.folder / "quality.jsonl",
+            self.database, self.texts.search[:2, :-1], self.costs.lattice, path=self.folder / "quality.jsonl",
             progress=self.progress,
         )  # fmt: skip
         chosen = self._search_counted() if self.budget.latency_ratio is None else self._search_measured()

@@ -1,12 +1,12 @@
-"""The three texts of a pruning run, which never overlap: calibration, search, and the held-out one that is reported.
+"""The texts of a pruning run, which never overlap: calibration, search, the held-out one that is reported, training.
 
-Shapes: n blocks, T tokens.
+Shapes: n blocks, T tokens; blocks are (n, T + 1): inputs and targets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -58,12 +58,12 @@ class CalibrationSettings:
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """Token blocks.
+    """Token blocks, inputs and targets.
 
     Attributes:
-        calibration: (n, T).
-        search: (m, T).
-        held_out: (k, T + 1): inputs and targets.
+        calibration: (n, T + 1).
+        search: (m, T + 1).
+        held_out: (k, T + 1).
         held_out_name: where the held-out text is from.
     """
 
@@ -91,7 +91,46 @@ def draw_texts(loaded: LoadedSupernet, settings: CalibrationSettings, *, progres
     else:
         held_out, name = first_blocks(_corpus(settings.held_out, tokenizer, settings.cache_dir), k, T), ""
         name = _name(settings.held_out)
-    return Texts(blocks[:n, :T], blocks[n : n + m, :T], held_out, name)
+    return Texts(blocks[:n], blocks[n : n + m], held_out, name)
+
+
+def training_blocks(
+    loaded: LoadedSupernet, settings: CalibrationSettings, texts: Texts, *, text: Source | None, n: int,
+    progress: bool = False,
+) -> Tensor:  # fmt: skip
+    """Return blocks to train on, at most n of them, (., T + 1); none is of the search or the held-out text.
+
+    Args:
+        loaded: network and tokenizer.
+        settings: of the run.
+        texts: of the run.
+        text: another text to train on; None is the run's own: calibration blocks and what was not used of it.
+        n: how many are wanted; fewer where there is less text.
+        progress: show a progress bar while the network writes text.
+
+    Raises:
+        ValueError: `text` has not one block.
+    """
+    assert loaded.tokenizer is not None  # `draw_texts` saw it
+    text = None if text == settings.text else text
+    source, length = settings.text if text is None else text, settings.seq_len + 1
+    own = texts.calibration if text is None else texts.calibration[:0]
+    missing = n - len(own)
+    if missing <= 0:
+        return own[:n]
+    if source == SELF:
+        other = replace(settings, text=SELF, seed=settings.seed + 1)
+        return torch.cat([own, _blocks(loaded, loaded.tokenizer, other, missing, length, progress=progress)])
+    corpus = _corpus(source, loaded.tokenizer, settings.cache_dir)
+    available = len(corpus.tokens) // length
+    if not available:
+        raise ValueError(f"the training text has {len(corpus.tokens)} tokens: give at least {length}")
+    drawn = draw_blocks(corpus.tokens, n_blocks=available, seq_len=length, seed=settings.seed)
+    used = 0
+    if text is None:  # the same seed drew the run's texts from the beginning of this order
+        used = settings.n_blocks + settings.n_search_blocks
+        used += settings.n_held_out_blocks if settings.held_out is None else 0
+    return torch.cat([own, drawn[used : used + missing]])
 
 
 def _blocks(

@@ -99,3 +99,19 @@ class Verifier:
         """Return what was measured of an architecture, or None."""
         found = self._log.known.get(arch.id)
         return None if found is None else LatencyRatio(**found)
+
+
+def measure_alone(
+    gpt: litgpt.GPT,
+    dense: litgpt.GPT,
+    workload: Workload,
+    settings: PruneSettings,
+    *,
+    repeats: int,
+    progress: bool = False,
+) -> LatencyRatio:
+    """Measure one finished network in turn with the dense one."""
+    (found,) = measure_ratios(
+        [gpt], dense, workload, repeats=repeats, threads=settings.threads, device=settings.device, progress=progress
+    )
+    return found

@@ -6,7 +6,7 @@ from pruning_supernets import STORIES, build_supernet
 
 from pruning.pretrained import find_checkpoint, load_pretrained
 from pruning.self_text import write_blocks
-from pruning.texts import CalibrationSettings, draw_texts
+from pruning.texts import CalibrationSettings, draw_texts, training_blocks
 from supernet.checkpoint import LoadedSupernet, load_supernet
 from supernet.text import ByteTokenizer
 
@@ -29,8 +29,8 @@ def test_the_three_texts_do_not_overlap(loaded, tmp_path):
         text=text, seq_len=16, n_blocks=5, n_search_blocks=3, n_held_out_blocks=4, cache_dir=tmp_path / "cache"
     )
     texts = draw_texts(loaded, settings)
-    assert texts.calibration.shape == (5, 16)
-    assert texts.search.shape == (3, 16)
+    assert texts.calibration.shape == (5, 17)
+    assert texts.search.shape == (3, 17)
     assert texts.held_out.shape == (4, 17)
     pieces = [tuple(row[:16].tolist()) for part in (texts.calibration, texts.search, texts.held_out) for row in part]
     assert len(set(pieces)) == 12
@@ -86,6 +86,24 @@ def test_a_network_writes_text_by_its_own_distribution():
             assert gpt(greedy[:, :end])[0, -1, :50].argmax() == greedy[0, end]
     with pytest.raises(ValueError, match="context"):
         write_blocks(gpt, n_blocks=1, seq_len=10**6, vocab_size=50)
+
+
+def test_training_text_leaves_out_what_is_compared_and_reported(loaded, tmp_path):
+    text = write(tmp_path / "text.txt", 400)
+    settings = CalibrationSettings(
+        text=text, seq_len=16, n_blocks=5, n_search_blocks=3, n_held_out_blocks=4, cache_dir=tmp_path / "cache"
+    )
+    texts = draw_texts(loaded, settings)
+    rows = training_blocks(loaded, settings, texts, text=None, n=1000)
+    assert torch.equal(rows[:5], texts.calibration)
+    assert len(rows) > 20
+    train = {tuple(row.tolist()) for row in rows}
+    assert len(train) == len(rows)
+    assert not train & {tuple(row.tolist()) for row in torch.cat([texts.search, texts.held_out])}
+    other = tmp_path / "other.txt"
+    other.write_text("xyz" * 100)
+    assert bytes(training_blocks(loaded, settings, texts, text=other, n=2)[0].tolist()).strip(b"xyz") == b""
+    assert len(training_blocks(loaded, settings, texts, text="self", n=3)) == 3
 
 
 @needs_stories

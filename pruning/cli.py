@@ -1,0 +1,87 @@
+"""The command of pruning: prune."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from pruning.command import Job, JobSettings
+    from pruning.recovery_settings import RecoverySettings
+
+
+def prune() -> int:
+    """Prune a pretrained LLM to a latency budget that is measured to hold; export it."""
+    import sys
+
+    from supernet.dispatch import run_hydra
+
+    try:
+        return run_hydra(_prune, "prune")
+    except KeyboardInterrupt:
+        print("paretolm prune: stopped; run again with the same run_dir to go on", file=sys.stderr)
+        return 130
+
+
+def _prune(cfg: DictConfig) -> None:
+    print(f"prune: {run(cfg)}")
+
+
+def run(cfg: DictConfig) -> Job:
+    """Run what conf/prune.yaml says."""
+    import shlex
+    import sys
+    from pathlib import Path
+
+    from hw_profiles.device import Workload
+    from pruning.budget import parse_budget
+    from pruning.command import run_job
+    from pruning.settings import PruneSettings, SearchSettings, VerifySettings
+    from pruning.texts import CalibrationSettings
+    from supernet.dispatch import save_run_info
+
+    values = _plain(cfg)
+    workload = Workload(**values["workload"])
+    parse_budget(values["budget"], workload)  # refused before anything is loaded
+    calibration = CalibrationSettings(**{"seed": cfg.seed} | values["calibration"])
+    settings = PruneSettings(
+        mode=cfg.mode, embd=cfg.embd, criterion=cfg.criterion, intercept=cfg.intercept, damping=cfg.damping,
+        device=cfg.device.name, threads=cfg.device.threads, search=SearchSettings(**values["search"]),
+        verify=VerifySettings(**values["verify"]), seed=cfg.seed,
+    )  # fmt: skip
+    job = _job_settings(values)
+    save_run_info(cfg, cfg.run_dir)
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return run_job(
+        cfg.model, values["budget"], workload=workload, calibration=calibration, settings=settings, job=job,
+        folder=cfg.run_dir, command=command, progress=cfg.progress,
+    )  # fmt: skip
+
+
+def _job_settings(values: dict[str, Any]) -> JobSettings:
+    from pruning.command import JobSettings, ZeroShotSettings
+
+    zero_shot = dict(values["zero_shot"])
+    return JobSettings(
+        recovery=_recovery_settings(values["recovery"]),
+        recovery_text=values["recovery"]["text"],
+        export=tuple(values["export"]),
+        prompts=tuple(values["prompts"]),
+        zero_shot=ZeroShotSettings(**zero_shot | {"tasks": tuple(zero_shot["tasks"])}),
+    )
+
+
+def _recovery_settings(values: dict[str, Any]) -> RecoverySettings | None:
+    from pruning.recovery_settings import RecoverySettings
+
+    given = {name: value for name, value in values.items() if name not in ("text", "max_steps")}
+    if not values["max_steps"]:
+        return None
+    return RecoverySettings(max_steps=values["max_steps"], **given)
+
+
+def _plain(node: Any) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(node, resolve=True)

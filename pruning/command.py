@@ -1,0 +1,291 @@
+"""The whole job of `paretolm prune`: prune to the budget, recover, export, measure the export, write the report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hw_profiles.device import Workload
+from pruning.budget import show
+from pruning.exporting import FORMATS, export_pruned
+from pruning.latency_check import LatencyRatio
+from pruning.pretrained import find_checkpoint, load_pretrained
+from pruning.pruned import Pruned
+from pruning.recovery import Recovered, recover
+from pruning.recovery_settings import RecoverySettings
+from pruning.report import write_report
+from pruning.run_report import build_report
+from pruning.samples import PROMPTS, text_samples
+from pruning.settings import PruneSettings
+from pruning.solve import PruneResult, prune_to_budget
+from pruning.texts import CalibrationSettings, Source, training_blocks
+from pruning.verification import judge, measure_alone
+from pruning.zero_shot import zero_shot
+from supernet.artifacts import versions, write_json
+from supernet.checkpoint import load_subnet
+from supernet.evaluate import Evaluation, evaluate
+from supernet.export import Export
+
+
+@dataclass(frozen=True)
+class ZeroShotSettings:
+    """Zero-shot tasks before and after; see `pruning.zero_shot`.
+
+    Attributes:
+        folder: of the task files; None scores nothing.
+        tasks: their names.
+        limit: questions of each at the most; None is all.
+    """
+
+    folder: str | Path | None = None
+    tasks: tuple[str, ...] = ("piqa", "arc_easy")
+    limit: int | None = 200
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """What follows the pruning.
+
+    Attributes:
+        recovery: None does not train afterwards.
+        recovery_text: None is the calibration text.
+        export: formats, some of hf, litgpt, gguf.
+        prompts: continued by both networks in the report.
+        zero_shot: tasks.
+    """
+
+    recovery: RecoverySettings | None = None
+    recovery_text: Source | None = None
+    export: tuple[str, ...] = ("hf", "litgpt")
+    prompts: tuple[str, ...] = PROMPTS
+    zero_shot: ZeroShotSettings = field(default_factory=ZeroShotSettings)
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.export if name not in FORMATS]
+        if unknown or not self.export:
+            raise ValueError(f"export = {list(self.export)}; allowed: {', '.join(FORMATS)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What a run made.
+
+    Attributes:
+        model: name of the dense model.
+        result: of the pruning.
+        recovered: of the training afterwards; None without one.
+        pruned: the network that was exported.
+        before: the dense network on the held-out text.
+        after: the exported network on it.
+        measured: the exported network's latency; None without a limit of time.
+        met: whether the exported network keeps the budget.
+        exports: what was written.
+        seconds: by step.
+        folder: where all of it lies.
+    """
+
+    model: str
+    result: PruneResult
+    recovered: Recovered | None
+    pruned: Pruned
+    before: Evaluation
+    after: Evaluation
+    measured: LatencyRatio | None
+    met: bool
+    exports: tuple[Export, ...]
+    seconds: Mapping[str, float]
+    folder: Path
+
+    def __str__(self) -> str:
+        parts = [f"asked {', '.join(f'{x.metric} {x.limit.asked}' for x in self.result.budget.limits)}"]
+        if self.measured is not None:
+            m = self.measured
+            parts.append(
+                f"predicted {self.result.predicted:.3f}, measured {m.ratio:.3f} of the dense latency "
+                f"({m.ms:.4g} ms, dense {m.dense_ms:.4g} ms)"
+            )
+        values = self.result.costs.values(self.result.final.selection)
+        parts += [f"{x.metric} {show(x.metric, values[x.metric])}" for x in self.result.budget.counted]
+        parts.append(f"perplexity {self.before.perplexity:.2f} -> {self.after.perplexity:.2f}")
+        state = "" if self.met else "BUDGET MISSED, nearest network: "
+        return f"{state}{'; '.join(parts)} -> {self.folder}"
+
+
+def run_job(
+    model: str | Path,
+    budget: Mapping[str, Any],
+    *,
+    workload: Workload,
+    calibration: CalibrationSettings,
+    settings: PruneSettings,
+    job: JobSettings,
+    folder: str | Path,
+    command: str = "",
+    progress: bool = False,
+) -> Job:
+    """Run everything; the folder gets hf/, litgpt/, report.html, result.json and, in work/, what a killed run needs.
+
+    Raises:
+        As `prune_to_budget`, `recover` and `export_pruned`.
+    """
+    folder, clock = Path(folder), Clock()
+    source = find_checkpoint(model)
+    with clock("load"):
+        loaded = load_pretrained(source)
+    with clock("prune"):
+        result = prune_to_budget(
+            loaded, budget, calibration, workload=workload, settings=settings, folder=folder / "work", progress=progress
+        )
+    dense, before = result.prepared.supernet, _known(result.final.before)
+    recovered, pruned, after = None, result.final.pruned, _known(result.final.after)
+    if job.recovery is not None:
+        with clock("recover"):
+            recovered = _recover(result, job, calibration, folder, progress=progress)
+            pruned = recovered.pruned
+            (after,) = evaluate(pruned.gpt, [None], result.texts.held_out)
+    card = _card(model, result, before, after, command)
+    with clock("export"):
+        exports = export_pruned(
+            folder, pruned, tokenizer=loaded.tokenizer, source=source, card=card, formats=job.export
+        )
+    with clock("verify"):
+        measured, met = _verify(result, pruned, folder, job, workload, settings, progress=progress)
+    with clock("samples"):
+        samples = text_samples(dense, pruned.gpt, loaded.tokenizer, job.prompts) if loaded.tokenizer else []
+        scores = _scores(result, pruned, job.zero_shot, progress=progress)
+    done = Job(
+        _name(model), result, recovered, pruned, before, after, measured, met, tuple(exports), clock.seconds, folder
+    )
+    report = build_report(done, samples=samples, scores=scores, command=command, workload=workload, settings=settings)
+    write_report(folder, report)
+    write_json(folder / "result.json", summary(done, scores))
+    return done
+
+
+def summary(job: Job, scores: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the result in plain JSON types."""
+    result = job.result
+    return {
+        "model": job.model,
+        "asked": {x.metric: x.limit.asked for x in result.budget.limits},
+        "met": job.met,
+        "predicted_latency_ratio": result.predicted,
+        "measured": None if job.measured is None else job.measured.to_dict(),
+        "values": result.costs.values(result.final.selection),
+        "dense_values": result.costs.dense_values(),
+        "architecture": result.final.selection.id,
+        "way": result.final.way,
+        "perplexity": {"before": job.before.perplexity, "after": job.after.perplexity},
+        "held_out": result.texts.held_out_name,
+        "recovered": None if job.recovered is None else str(job.recovered),
+        "zero_shot": scores or {},
+        "latency_model": None if result.costs.model is None else {"mape": result.costs.model.mape},
+        "exports": [{"folder": str(e.folder), "loads_with": e.loads_with} for e in job.exports],
+        "seconds": dict(job.seconds),
+        "notes": list(result.notes),
+        "versions": versions(),
+    }
+
+
+class Clock:
+    """Seconds of each step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        """Time a step."""
+        start = time.monotonic()
+        yield
+        self.seconds[step] = round(time.monotonic() - start, 2)
+
+
+def _recover(
+    result: PruneResult, job: JobSettings, calibration: CalibrationSettings, folder: Path, *, progress: bool
+) -> Recovered:
+    assert job.recovery is not None
+    wanted = job.recovery.max_steps * job.recovery.batch_size * job.recovery.accumulate
+    train = training_blocks(
+        result.loaded, calibration, result.texts, text=job.recovery_text, n=wanted, progress=progress
+    )
+    return recover(
+        result.final.pruned, result.prepared.supernet, train, result.texts.search, job.recovery,
+        folder=folder / "work" / "recovery", progress=progress,
+    )  # fmt: skip
+
+
+def _verify(
+    result: PruneResult,
+    pruned: Pruned,
+    folder: Path,
+    job: JobSettings,
+    workload: Workload,
+    settings: PruneSettings,
+    *,
+    progress: bool,
+) -> tuple[LatencyRatio | None, bool]:
+    """Measure the exported network; where it misses the budget, once more with four times the repeats, which counts."""
+    if result.budget.latency_ratio is None:
+        return None, result.met
+    gpt = load_subnet(folder / "litgpt")[0] if "litgpt" in job.export else pruned.gpt
+    counted = result.costs.values(result.final.selection)
+    rest = all(limit.met_by(counted[limit.metric]) for limit in result.budget.counted)
+    repeats = settings.verify.final_repeats
+    for n in (repeats, 4 * repeats):
+        measured = measure_alone(gpt.eval(), result.ordered.supernet, workload, settings, repeats=n, progress=progress)
+        if judge(result.budget, measured, workload).met:
+            return measured, rest
+    return measured, False
+
+
+def _scores(result: PruneResult, pruned: Pruned, settings: ZeroShotSettings, *, progress: bool) -> dict[str, Any]:
+    """Return task -> {"before": {...}, "after": {...}}."""
+    tokenizer = result.loaded.tokenizer
+    if settings.folder is None or tokenizer is None:
+        return {}
+    found = [
+        zero_shot(gpt, tokenizer, settings.folder, tasks=settings.tasks, limit=settings.limit, progress=progress)
+        for gpt in (result.prepared.supernet, pruned.gpt)
+    ]
+    return {task: {"before": asdict(found[0][task]), "after": asdict(found[1][task])} for task in settings.tasks}
+
+
+def _card(
+    model: str | Path, result: PruneResult, before: Evaluation, after: Evaluation, command: str
+) -> dict[str, Any]:
+    values = result.costs.values(result.final.selection)
+    measured: dict[str, Any] = {}
+    if result.measured is not None:
+        measured = {
+            "latency, of the dense model's": round(result.measured.ratio, 4),
+            "latency (ms)": round(result.measured.ms, 3),
+            "the dense model's latency (ms)": round(result.measured.dense_ms, 3),
+        }
+    measured |= {"parameters": int(values["params"]), "KV cache (bytes)": int(values["kv_cache"])}
+    return {
+        "base_model": _name(model),
+        "asked": {limit.metric: limit.limit.asked for limit in result.budget.limits},
+        "predicted": {} if result.predicted is None else {"latency, of the dense model's": round(result.predicted, 4)},
+        "measured": measured,
+        "perplexity": {
+            result.texts.held_out_name: {"before": round(before.perplexity, 4), "after": round(after.perplexity, 4)}
+        },
+        "workload": result.costs.workload.id,
+        "command": command,
+        "versions": versions(),
+    }
+
+
+def _name(model: str | Path) -> str:
+    text = str(model)
+    return text if text.count("/") == 1 and not Path(text).exists() else Path(text).stem if "/" in text else text
+
+
+def _known(evaluation: Evaluation | None) -> Evaluation:
+    assert evaluation is not None  # `finish` fills both in
+    return evaluation
