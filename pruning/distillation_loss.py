@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pruning.fused_distillation import fused_distillation
 from supernet.distill import Distillation, NetLoss, cross_entropy, forward_kl, net_loss, token_mean
 
 
@@ -51,8 +52,16 @@ def recovery_loss(
         distillation: how to mix in the teacher; None is cross-entropy alone.
         top_k: compare only so many of the teacher's likeliest tokens and the rest as one; None compares all.
     """
-    if teacher is None or distillation is None or top_k is None:
-        return net_loss(logits, targets, distillation=distillation, teacher=teacher)
+    if teacher is None or distillation is None:
+        return net_loss(logits, targets)
+    if top_k is None:
+        if distillation.divergence != "forward_kl" or teacher.shape != logits.shape:
+            return net_loss(logits, targets, distillation=distillation, teacher=teacher)
+        losses = fused_distillation(
+            logits.flatten(0, -2), teacher.flatten(0, -2), targets.flatten(),
+            alpha=distillation.alpha, temperature=distillation.temperature,
+        )  # fmt: skip
+        return NetLoss(*losses)
     chunk, tau = distillation.chunk_tokens, distillation.temperature
     flat, columns = logits.flatten(0, -2), min(logits.shape[-1], teacher.shape[-1])
     hard = token_mean(cross_entropy, flat, targets.flatten(), chunk_tokens=chunk)

@@ -3,7 +3,8 @@ import torch
 import torch.nn.functional as F
 
 from pruning.distillation_loss import recovery_loss, top_k_divergence
-from supernet.distill import Distillation, forward_kl
+from pruning.fused_distillation import FusedDistillation, fused_distillation
+from supernet.distill import Distillation, forward_kl, net_loss
 
 TAU = 2.0
 
@@ -64,6 +65,42 @@ def test_chunks_change_neither_the_loss_nor_its_gradient(logits, top_k):
         loss.objective.backward()
         found.append((loss.objective.detach(), loss.divergence, own.grad))
     torch.testing.assert_close(found[0], found[1])
+
+
+@pytest.mark.parametrize("tau", [1.0, 2.5])
+@pytest.mark.parametrize("tokens", [1, 3, 16])
+def test_the_fused_loss_and_its_gradient_are_autograds(tau, tokens):
+    generator = torch.Generator().manual_seed(1)
+    student, teacher = (torch.randn(7, 13, generator=generator, dtype=torch.float64) for _ in range(2))
+    targets, found = torch.arange(7), []
+    for fused in (True, False):
+        own = student.float().requires_grad_(True)
+        if fused:
+            objective, hard, soft = FusedDistillation.apply(own, teacher.float(), targets, 0.3, tau, tokens)
+            assert not hard.requires_grad and not soft.requires_grad
+        else:
+            loss = net_loss(own, targets, distillation=Distillation(alpha=0.3, temperature=tau), teacher=teacher)
+            objective, hard, soft = loss.objective, loss.cross_entropy, loss.divergence
+        (objective * 2).backward()
+        found.append((objective.detach(), hard, soft, own.grad))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
+
+
+def test_the_fused_loss_of_16_bit_logits_is_taken_in_32_bits(logits):
+    student, teacher = (x.flatten(0, 1).bfloat16() for x in logits)
+    targets = torch.arange(10)
+    objective, *_ = fused_distillation(student, teacher, targets, alpha=0.5, temperature=1.0)
+    expected = net_loss(student.float(), targets, distillation=Distillation(), teacher=teacher.float()).objective
+    torch.testing.assert_close(objective, expected)
+
+
+def test_other_divergences_and_vocabularies_of_another_padding_are_the_supernets(logits):
+    student, teacher = logits
+    targets = torch.arange(10).view(2, 5)
+    for kind, given in (("reverse_kl", teacher), ("forward_kl", teacher[..., :11])):
+        distillation = Distillation(divergence=kind)
+        found = recovery_loss(student, targets, teacher=given, distillation=distillation)
+        assert found.objective == net_loss(student, targets, distillation=distillation, teacher=given).objective
 
 
 def test_without_a_teacher_it_is_cross_entropy(logits):
