@@ -27,6 +27,7 @@ import litgpt
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
 from pruning.collection import eval_mode
@@ -193,6 +194,7 @@ def _fit(module: RecoveryModule, data: BlocksDataModule, folder: Path | None, pr
             else:
                 with eval_mode(teacher.to(trainer.strategy.root_device)):
                     trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+            _finish_wandb(trainer)
     finally:
         torch.set_rng_state(generator)  # loaders draw from it; a caller's draws do not depend on this
         if teacher is not None:
@@ -228,6 +230,13 @@ def _trainer(settings: RecoverySettings, folder: Path | None, resume: Path | Non
         enable_model_summary=False,
         default_root_dir=folder,
     )
+
+
+def _finish_wandb(trainer: pl.Trainer) -> None:
+    """End the Weights & Biases run: a later recovery of this process would go on in it."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()
 
 
 def _result(module: RecoveryModule, pruned: Pruned, settings: RecoverySettings, seconds: float) -> Recovered:

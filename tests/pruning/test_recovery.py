@@ -9,7 +9,9 @@ from pruning_supernets import STORIES, calm_supernet
 from recovery_networks import patterned_blocks, pruned_network
 
 from pruning.lora import LoraSettings
+from pruning.overlay import OverlaySettings
 from pruning.pruned import Pruned
+from pruning.realise import realise
 from pruning.recovery import dense_control, recover
 from pruning.recovery_grid import recover_grid
 from pruning.recovery_settings import RecoverySettings
@@ -174,6 +176,27 @@ def test_a_finished_recovery_is_read_and_not_repeated(tmp_path, monkeypatch):
     with torch.no_grad():
         assert torch.equal(first.gpt(HELD_OUT), second.gpt(HELD_OUT))
     assert json.loads((tmp_path / "run" / "recovered.json").read_text())["summary"] == str(first)
+
+
+def test_a_network_with_intercepts_recovers_and_is_read_again(tmp_path):
+    supernet, plain = pruned_network()
+    pruned = realise(supernet, plain.arch, TRAIN[:, :-1], settings=OverlaySettings(intercept=True))
+    assert pruned.arch.bias and not supernet.config.bias
+    first, second = (recover(pruned, supernet, TRAIN, HELD_OUT, SETTINGS, folder=tmp_path) for _ in range(2))
+    assert first.after.loss < first.before.loss
+    with torch.no_grad():
+        assert torch.equal(first.gpt(HELD_OUT), second.gpt(HELD_OUT))
+
+
+@pytest.mark.slow
+def test_every_rate_of_a_grid_is_a_wandb_run_of_its_own(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    _, pruned = pruned_network()
+    settings = replace(SETTINGS, max_steps=2, check_every=2, wandb_project="test")
+    recover_grid(pruned, None, TRAIN, HELD_OUT, settings, learning_rates=(1e-3, 1e-2), folder=tmp_path)
+    assert len(list(tmp_path.glob("learning-rate-*/wandb/offline-run-*/run-*.wandb"))) == 2
 
 
 def test_a_folder_of_another_recovery_is_refused(tmp_path):

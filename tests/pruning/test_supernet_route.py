@@ -1,5 +1,6 @@
 import copy
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from pruning.supernet_route import (
     take,
     train_route,
 )
+from search.algorithms.model_guided import ModelGuided
 from search.result import SearchResult
 from supernet.architecture import Architecture
 from supernet.checkpoint import load_supernet
@@ -155,6 +157,20 @@ def test_the_route_trains_searches_and_gives_networks(tmp_path, family, method):
     for arch, perplexity in zip(front[:2], found.front["perplexity"], strict=False):
         gpt = take(supernet, arch).gpt
         assert evaluate(gpt, [None], HELD_OUT)[0].perplexity == pytest.approx(perplexity, rel=1e-5)
+
+
+def test_any_search_algorithm_serves_and_a_search_goes_on_where_it_was(tmp_path):
+    supernet = calm_supernet("llama-gqa6")
+    space, latency = space_of(supernet), size_ratio(supernet)
+    algorithm = partial(ModelGuided, n_free=200, n_initial=4, generations=1, children=50)
+
+    def search(n):
+        return search_route(
+            supernet, space, HELD_OUT, latency, algorithm=algorithm, n_evaluations=n, batch=4, run_dir=tmp_path
+        )  # fmt: skip
+
+    first, second = search(8), search(12)
+    assert second.evaluations[:8].equals(first.evaluations) and len(second.evaluations) == 12
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
