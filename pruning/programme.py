@@ -65,7 +65,8 @@ class Problem:
         """Return the architecture of one option for each block."""
         chosen = [(layer, self.shapes[k]) for layer, k in enumerate(choice) if self.shapes[k] != GONE]
         layers, shapes = zip(*chosen, strict=True)
-        return Architecture(self.dense.n_embd, *zip(*shapes, strict=True), layers, self.dense.bias)
+        heads, groups, neurons = zip(*shapes, strict=True)
+        return Architecture(self.dense.n_embd, heads, groups, neurons, layers, self.dense.bias)
 
     def plan(self, choice: np.ndarray) -> Plan:
         """Return the plan of one option for each block, with its first cost, not rounded."""
@@ -127,15 +128,26 @@ def _one_block(dense: Architecture, layer: int, shape: Shape) -> Architecture:
     return Architecture(dense.n_embd, (h,), (g,), (f,), (layer,), dense.bias)
 
 
-def trade_off(problem: Problem, *, n_bins: int = _BINS) -> list[Plan]:
-    """Return the whole Pareto curve of the first cost against damage, the cheapest plan first."""
-    plans = [problem.plan(choice) for choice in _choices(problem, n_bins)]
-    plans.sort(key=lambda plan: (plan.cost, plan.damage))
-    front: list[Plan] = []
-    for plan in plans:
-        if not front or plan.damage < front[-1].damage:
-            front.append(plan)
-    return front
+def trade_off(
+    problem: Problem, *, limit: float | None = None, most: int | None = None, n_bins: int = _BINS
+) -> list[Plan]:
+    """Return the Pareto curve of the first cost against damage, the cheapest plan first.
+
+    Args:
+        problem: what is chosen from.
+        limit: the curve's end; None is the whole network's cost.
+        most: how many plans, the dearest; None is all.
+        n_bins: of the cost.
+    """
+    room = None if limit is None else limit - problem.fixed[0]
+    if room is not None and room <= 0:
+        return []
+    choices = _choices(problem, n_bins, room=room)
+    cost, damage = _sum(problem.costs[0], choices), _sum(problem.damage, choices)
+    choices, damage = (array[np.lexsort((damage, cost))] for array in (choices, damage))
+    least = np.minimum.accumulate(np.append(np.inf, damage))[:-1]
+    front = choices[damage < least]
+    return [problem.plan(choice) for choice in (front if most is None else front[-most:])]
 
 
 def plan_within(problem: Problem, limits: Sequence[float], *, n_bins: int = _BINS) -> Plan | None:
