@@ -10,6 +10,7 @@ Shapes: B blocks of a batch, T tokens, N = B*T, C n_embd, V padded vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ class DenseTarget:
         entries = sum(x.shape[0] * x.shape[1] for x in finals) * pieces.config.padded_vocab_size
         fitting = [t for t in (torch.float32, torch.bfloat16) if entries * t.itemsize <= memory_mib * 2**20]
         self._dtype = fitting[0] if fitting else None
-        self._kept: dict[tuple[int, int], Tensor] = {}
+        self._kept: dict[tuple[int, int], _Target] = {}
 
     def divergence(self, batch: int, arch: Architecture, states: Tensor) -> Tensor:
         """Return the sums of KL(dense || other) over each block's positions, (B,) float64, in nats.
@@ -55,17 +56,31 @@ class DenseTarget:
 
     def _divergences(self, batch: int, start: int, logits: Tensor) -> Tensor:
         """Return KL of each position of a piece, (tokens,) float64."""
-        p = self._probabilities(batch, start, len(logits))
-        total = p.sum(1, dtype=torch.float64)
-        negative_entropy = torch.special.xlogy(p, p).sum(1, dtype=torch.float64) / total - total.log()
-        cross = (p * logits).sum(1).double() / total - torch.logsumexp(logits, 1).double()
-        return (negative_entropy - cross).clamp(min=0)
+        target = self._target(batch, start, len(logits))
+        expected = torch.bmm(target.p.float()[:, None], logits[:, :, None]).flatten().double()
+        return (target.negative_entropy - expected / target.total + torch.logsumexp(logits, 1).double()).clamp(min=0)
 
-    def _probabilities(self, batch: int, start: int, length: int) -> Tensor:
+    def _target(self, batch: int, start: int, length: int) -> _Target:
         known = self._kept.get((batch, start))
         if known is None:
             rows = self._finals[batch].flatten(0, 1)[start : start + length]
-            known = self.pieces.head(self.dense, rows).softmax(1)
+            known = _Target.of(self.pieces.head(self.dense, rows).softmax(1), self._dtype)
             if self._dtype is not None:
-                known = self._kept[batch, start] = known.to(self._dtype)
-        return known.float()
+                self._kept[batch, start] = known
+        return known
+
+
+class _Target(NamedTuple):
+    """What does not depend on the other network: p (tokens, V), and of each position sum p and sum p log p."""
+
+    p: Tensor
+    total: Tensor
+    negative_entropy: Tensor
+
+    @classmethod
+    def of(cls, p: Tensor, dtype: torch.dtype | None) -> _Target:
+        p = p if dtype is None else p.to(dtype)
+        whole = p.float()
+        total = whole.sum(1, dtype=torch.float64)
+        entropy = torch.special.xlogy(whole, whole).sum(1, dtype=torch.float64)
+        return cls(p, total, entropy / total - total.log())
