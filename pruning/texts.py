@@ -87,7 +87,7 @@ def draw_texts(loaded: LoadedSupernet, settings: CalibrationSettings, *, progres
     shared = k if settings.held_out is None else 0
     blocks = _blocks(loaded, tokenizer, settings, n + m + shared, T + 1, progress=progress)
     if settings.held_out is None:
-        held_out, name = blocks[n + m :], f"a part of {_name(settings.text)} that was not used otherwise"
+        held_out, name = blocks[n + m :], f"{_name(settings.text)} (held-out part)"
     else:
         held_out, name = first_blocks(_corpus(settings.held_out, tokenizer, settings.cache_dir), k, T), ""
         name = _name(settings.held_out)
@@ -173,5 +173,5 @@ def _corpus(source: Source, tokenizer: Tokenizer, cache_dir: str | Path | None) 
 
 def _name(source: Source) -> str:
     if isinstance(source, str | Path):
-        return "text that the network wrote" if source == SELF else Path(source).name
+        return "own text" if source == SELF else Path(source).name
     return ", ".join(Path(part).name for part in source)
