@@ -30,7 +30,7 @@ class CalibrationSettings:
     Attributes:
         text: a file, a folder, several of those, "stdlib", or "self": written by the network itself.
         held_out: text on which perplexity is reported; None is a part of `text` that nothing else uses.
-        seq_len: tokens of a block.
+        seq_len: T, tokens of a block; at the most the network's context less one is taken.
         n_blocks: blocks for moments (importance and least squares).
         n_search_blocks: blocks on which candidates are compared.
         n_held_out_blocks: blocks that perplexity is reported on.
@@ -83,7 +83,7 @@ def draw_texts(loaded: LoadedSupernet, settings: CalibrationSettings, *, progres
     tokenizer, n, m, k = loaded.tokenizer, settings.n_blocks, settings.n_search_blocks, settings.n_held_out_blocks
     if tokenizer is None:
         raise ValueError("the checkpoint has no tokenizer: texts cannot be read")
-    T = settings.seq_len
+    T = _seq_len(loaded, settings)
     shared = k if settings.held_out is None else 0
     blocks = _blocks(loaded, tokenizer, settings, n + m + shared, T + 1, progress=progress)
     if settings.held_out is None:
@@ -113,7 +113,7 @@ def training_blocks(
     """
     assert loaded.tokenizer is not None  # `draw_texts` saw it
     text = None if text == settings.text else text
-    source, length = settings.text if text is None else text, settings.seq_len + 1
+    source, length = settings.text if text is None else text, _seq_len(loaded, settings) + 1
     own = texts.calibration if text is None else texts.calibration[:0]
     missing = n - len(own)
     if missing <= 0:
@@ -131,6 +131,11 @@ def training_blocks(
         used = settings.n_blocks + settings.n_search_blocks
         used += settings.n_held_out_blocks if settings.held_out is None else 0
     return torch.cat([own, drawn[used : used + missing]])
+
+
+def _seq_len(loaded: LoadedSupernet, settings: CalibrationSettings) -> int:
+    """Return T: blocks of T + 1 tokens fit the network's context, since it may have to write them."""
+    return min(settings.seq_len, loaded.supernet.max_seq_length - 1)
 
 
 def _blocks(

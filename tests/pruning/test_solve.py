@@ -1,0 +1,137 @@
+"""Pruning to a budget, whole: budgets are kept, runs go on, mistakes are named, no pool member is better."""
+
+import json
+
+import pytest
+import torch
+from pruning_supernets import STORIES, calm_supernet
+
+from hw_profiles.device import Workload
+from pruning.budget import parse_budget, resolve
+from pruning.latency_check import LatencyRatio
+from pruning.settings import PruneSettings, SearchSettings, VerifySettings
+from pruning.solve import prune_to_budget
+from pruning.texts import CalibrationSettings
+from pruning.verification import judge
+from supernet.checkpoint import LoadedSupernet
+from supernet.cost import parameter_count
+from supernet.evaluate import evaluate
+from supernet.extract import extract
+from supernet.text import ByteTokenizer
+
+needs_stories = pytest.mark.skipif(not STORIES.is_dir(), reason="../shared/models/stories260K is absent")
+TEXT = CalibrationSettings(seq_len=20, n_blocks=8, n_search_blocks=3, n_held_out_blocks=4)
+QUICK = {"search": SearchSettings(12, 20), "verify": VerifySettings(n_networks=8, repeats=3, final_repeats=5, rounds=2)}
+
+
+def loaded(family="llama-gqa6"):
+    return LoadedSupernet(calm_supernet(family, padded_vocab_size=256).eval(), None, ByteTokenizer())
+
+
+@pytest.mark.parametrize(("family", "mode"), [("llama-gqa6", "heterogeneous"), ("pythia", "uniform")])
+def test_a_parameter_budget_is_kept_and_used(family, mode, tmp_path):
+    model = loaded(family)
+    result = prune_to_budget(
+        model, {"decoder_params": "-30%"}, TEXT, workload=Workload(1, 16),
+        settings=PruneSettings(mode=mode, **QUICK), folder=tmp_path,
+    )  # fmt: skip
+    config, dense = model.supernet.config, result.prepared.whole
+    share = parameter_count(config, result.final.selection).decoder / parameter_count(config, dense).decoder
+    assert result.met
+    assert 0.5 < share <= 0.7
+    assert result.measured is None
+    assert result.final.selection.is_uniform or mode == "heterogeneous"
+    assert sum(p.numel() for p in result.final.pruned.gpt.parameters()) < sum(
+        p.numel() for p in model.supernet.parameters()
+    )
+
+
+def test_what_is_returned_is_the_best_of_all_that_was_compared(tmp_path):
+    result = prune_to_budget(
+        loaded(), {"params": "-20%"}, TEXT, workload=Workload(1, 16),
+        settings=PruneSettings(mode="heterogeneous", **QUICK), folder=tmp_path,
+    )  # fmt: skip
+    kinds = {tried.kind for tried in result.tried}
+    assert {"uniform", "depth"} <= kinds
+    chosen = next(tried for tried in result.tried if tried.arch == result.final.selection)
+    assert chosen.loss <= min(tried.loss for tried in result.tried)
+    losses = result.final.search_losses
+    assert losses[result.final.way] == min(losses.values())
+    (again,) = evaluate(result.final.pruned.gpt, [None], result.texts.held_out)
+    assert again.loss == pytest.approx(result.final.after.loss, rel=1e-6)
+
+
+def test_a_run_goes_on_where_it_stopped(tmp_path):
+    arguments = ({"params": "-20%"}, TEXT)
+    settings = PruneSettings(mode="heterogeneous", **QUICK)
+    first = prune_to_budget(loaded(), *arguments, workload=Workload(1, 16), settings=settings, folder=tmp_path)
+    kept = (tmp_path / "losses.jsonl").read_text()
+    assert len(kept.splitlines()) > 5
+    second = prune_to_budget(loaded(), *arguments, workload=Workload(1, 16), settings=settings, folder=tmp_path)
+    assert (tmp_path / "losses.jsonl").read_text() == kept
+    assert second.final.selection == first.final.selection
+    for a, b in zip(first.final.pruned.gpt.parameters(), second.final.pruned.gpt.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_folder_of_another_run_is_refused_and_kept(tmp_path):
+    settings = PruneSettings(mode="heterogeneous", **QUICK)
+    prune_to_budget(loaded(), {"params": "-20%"}, TEXT, workload=Workload(1, 16), settings=settings, folder=tmp_path)
+    question = json.loads((tmp_path / "question.json").read_text())
+    with pytest.raises(ValueError, match="holds a run of something else.*criterion"):
+        prune_to_budget(
+            loaded(), {"params": "-20%"}, TEXT, workload=Workload(1, 16),
+            settings=PruneSettings(mode="heterogeneous", criterion="wanda", **QUICK), folder=tmp_path,
+        )  # fmt: skip
+    assert json.loads((tmp_path / "question.json").read_text()) == question
+
+
+def test_mistakes_are_named():
+    settings = PruneSettings(**QUICK)
+    with pytest.raises(KeyError, match="Did you mean 'latency'"):
+        prune_to_budget(loaded(), {"latncy": "-20%"}, TEXT, settings=settings)
+    with pytest.raises(ValueError, match="the smallest is"):
+        prune_to_budget(loaded(), {"params": "10"}, TEXT, workload=Workload(1, 16), settings=settings)
+    with pytest.raises(ValueError, match="no budget"):
+        prune_to_budget(loaded(), {"latency": None}, TEXT, settings=settings)
+    with pytest.raises(ValueError, match="allowed: uniform, heterogeneous"):
+        PruneSettings(mode="both")
+    with pytest.raises(ValueError, match="needs mode=uniform"):
+        PruneSettings(mode="heterogeneous", embd=True)
+
+
+def test_a_relative_limit_is_held_to_the_paired_ratio_and_an_absolute_one_to_milliseconds():
+    measured = LatencyRatio(ratio=0.74, low=0.73, high=0.75, ms=8.2, dense_ms=11.0, n_repeats=9)
+    dense, workload = {"latency": 10.0, "tokens_per_s": 1600.0}, Workload(1, 16)
+
+    def verdict(**limits):
+        return judge(resolve(parse_budget(limits, workload), dense), measured, workload)
+
+    assert verdict(latency="-25%").met
+    assert verdict(latency="-25%").used == pytest.approx(0.74 / 0.75)
+    assert not verdict(latency="8ms").met
+    assert verdict(latency="8.3ms").met
+    assert verdict(tokens_per_s="x1.3").met
+    assert not verdict(tokens_per_s="1960 tok/s").met  # 16 tokens in 8.2 ms are 1951
+
+
+@needs_stories
+@pytest.mark.slow
+def test_a_latency_budget_is_measured_to_hold(tmp_path):
+    result = prune_to_budget(
+        STORIES, {"latency": "-20%", "kv_cache": "-10%"}, TEXT, workload=Workload(1, 128),
+        settings=PruneSettings(
+            mode="heterogeneous", threads=1, search=SearchSettings(20, 30),
+            verify=VerifySettings(n_networks=12, repeats=6, final_repeats=12),
+        ),
+        folder=tmp_path,
+    )  # fmt: skip
+    assert result.measured is not None
+    assert result.met == (
+        result.measured.ratio <= 0.8
+        and result.costs.values(result.final.selection)["kv_cache"] <= 0.9 * result.costs.dense_values()["kv_cache"]
+    )
+    assert result.final.selection != result.prepared.whole
+    mask = extract(result.ordered.supernet, result.final.selection)
+    plain, fitted = (evaluate(gpt, [None], result.texts.held_out)[0].loss for gpt in (mask, result.final.pruned.gpt))
+    assert fitted < plain
