@@ -1,0 +1,210 @@
+"""The stages of a pruning study; each result is a record, so that a stage that was cut goes on where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from pruning_methods import CONTRACT, ONE_SHOT, OURS, Goal, families, match, our_network, ours, slug
+from pruning_study import Study
+
+from pruning.families import Family
+from pruning.latency_check import measure_ratios
+from pruning.pruned import Pruned
+from pruning.recovery import dense_control
+from pruning.recovery_grid import recover_grid
+from pruning.recovery_settings import RecoverySettings
+from pruning.zero_shot import DEFAULT_TASKS, scores_record, zero_shot
+from supernet.corpus import find_documents
+from supernet.tokens import TokenBlocks, tokenise
+
+DENSE = "dense"
+METHODS = (
+    "random", "magnitude", "minitron", "wanda-sp", "flap", "flap-global", "shortgpt", "iterative-drop", "obs-ls",
+    "parameter-choice",
+)  # fmt: skip
+_REPEATS_AGAIN = 20  # of a budget's network, measured anew
+_HELD_OUT = 0.1  # of the calibration text: the tail, which recovery does not train on
+
+
+def prepare_all(study: Study) -> None:
+    """Collect moments of every draw and the dense network's losses."""
+    dense(study)
+    for draw in range(study.settings.n_draws):
+        study.prepared(draw)
+
+
+def dense(study: Study) -> dict[str, Any]:
+    """Return the dense network's record."""
+    return study.record(
+        DENSE, lambda: {"method": DENSE, "trunk": 1.0, "losses": study.losses(study.loaded.supernet, DENSE)}
+    )
+
+
+# --- one shot -------------------------------------------------------------------------------------------------------
+
+
+def one_shot(study: Study, *, goals: Sequence[Goal] = ONE_SHOT, methods: Sequence[str] = METHODS) -> None:
+    """Prune with every method to every goal with every draw, without training; the baselines are made our equals."""
+    for draw in range(study.settings.n_draws):
+        for goal in goals:
+            own = our_record(study, goal, draw)
+            target = own["ratio"] if goal.metric == "latency" else goal.target
+            made = families(study, draw)
+            for name in methods:
+                where = record_name(goal, draw, name)
+                study.record(where, partial(_baseline_record, study, goal, draw, target, name, made[name]))
+
+
+def record_name(goal: Goal, draw: int, method: str) -> str:
+    """Return where a one-shot result is kept."""
+    return f"one-shot/{slug(goal)}/draw-{draw}/{method}"
+
+
+def our_record(study: Study, goal: Goal, draw: int) -> dict[str, Any]:
+    """Return the one-shot result of ours."""
+    return study.record(record_name(goal, draw, OURS), partial(_our_record, study, goal, draw))
+
+
+def _our_record(study: Study, goal: Goal, draw: int) -> dict[str, Any]:
+    said, pruned = ours(study, goal, draw), our_network(study, goal, draw)
+    return {
+        "method": OURS,
+        "goal": goal.name,
+        "draw": draw,
+        "within": True,
+        "said": said,
+        **_scored(study, goal, pruned),
+    }
+
+
+def _scored(study: Study, goal: Goal, pruned: Pruned) -> dict[str, Any]:
+    """Return what a network is and how well it predicts the reported texts."""
+    ratio = study.ratio(goal.workload)(pruned.arch) if goal.metric == "latency" else study.trunk_ratio(pruned.arch)
+    return {
+        "arch": pruned.arch.id, "ratio": ratio, "trunk": study.trunk_ratio(pruned.arch),
+        "losses": study.losses(pruned.gpt, pruned.arch.id[:40]),
+    }  # fmt: skip
+
+
+def _baseline_record(
+    study: Study, goal: Goal, draw: int, target: float, name: str, make: Callable[[], Family]
+) -> dict[str, Any]:
+    record: dict[str, Any] = {"method": name, "goal": goal.name, "draw": draw, "target": target}
+    family = make()
+    try:
+        found = match(study, family, goal, target)
+    except ValueError as error:
+        return record | {"failed": str(error)}
+    record |= {"size": list(found.size), "within": found.within, "tried": [[list(s), r] for s, r in found.tried]}
+    record |= _scored(study, goal, family.at(found.size))
+    if not found.within and found.above is not None:  # steps too coarse: the two networks around the target
+        record["above"] = _scored(study, goal, family.at(found.above[0]))
+    return record
+
+
+# --- the budget contract --------------------------------------------------------------------------------------------
+
+
+def contract(study: Study, *, goals: Sequence[Goal] = CONTRACT) -> None:
+    """Prune to each budget and measure the result anew."""
+    for goal in goals:
+        study.record(f"contract/{slug(goal)}", partial(_contract_record, study, goal))
+
+
+def _contract_record(study: Study, goal: Goal) -> dict[str, Any]:
+    said, settings = ours(study, goal, 0), study.settings
+    (again,) = measure_ratios(
+        [our_network(study, goal, 0).gpt], study.loaded.supernet, settings.workloads[goal.workload],
+        repeats=_REPEATS_AGAIN if settings.effort == "full" else settings.repeats, threads=settings.threads,
+        progress=study.progress,
+    )  # fmt: skip
+    return {"goal": goal.name, "target": goal.target, "said": said, "again": again.to_dict()}
+
+
+# --- recovery -------------------------------------------------------------------------------------------------------
+
+
+def recovery(
+    study: Study, *, steps: int, learning_rates: Sequence[float], n_baselines: int, goal: Goal = ONE_SHOT[0]
+) -> None:
+    """Fine-tune ours, the best baselines and the dense network alike, on the calibration text."""
+    for name in [DENSE, OURS, *best_baselines(study, goal, n_baselines)]:
+        study.record(f"recovery/{name}", partial(_recovered, study, goal, name, steps, tuple(learning_rates)))
+
+
+def best_baselines(study: Study, goal: Goal, n: int) -> list[str]:
+    """Return the baselines of the lowest loss on the first reported text, over draws; draw 0 must be done."""
+    text = next(iter(study.settings.scored))
+    found: dict[str, list[float]] = {}
+    for record in study.records(record_name(goal, 0, "")):
+        if record["method"] != OURS and "losses" in record:
+            found.setdefault(record["method"], []).append(float(np.mean(record["losses"][text])))
+    return sorted(found, key=lambda name: float(np.mean(found[name])))[:n]
+
+
+def network(study: Study, goal: Goal, name: str) -> Pruned:
+    """Return a method's network of draw 0 for a goal."""
+    if name == DENSE:
+        return dense_control(study.loaded.supernet)
+    if name == OURS:
+        return our_network(study, goal, 0)
+    record = study.record(record_name(goal, 0, name))
+    return families(study, 0)[name]().at(record["size"])
+
+
+def _recovered(study: Study, goal: Goal, name: str, steps: int, rates: tuple[float, ...]) -> dict[str, Any]:
+    train, held_out = recovery_text(study)
+    settings = RecoverySettings(max_steps=steps, warmup_steps=max(1, steps // 10), check_every=max(1, steps // 4))
+    found = recover_grid(
+        network(study, goal, name), study.loaded.supernet, train, held_out, settings, learning_rates=rates,
+        folder=study.folder / "recovery" / name, progress=study.progress,
+    )  # fmt: skip
+    return {
+        "method": name, "tokens": found.best.tokens, "learning_rate": found.best.settings.learning_rate,
+        "trials": [{"learning_rate": t.learning_rate, "loss": t.loss, "best_step": t.best_step} for t in found.trials],
+        "seconds": found.best.seconds, "losses": study.losses(found.best.gpt, f"{name} recovered"),
+    }  # fmt: skip
+
+
+def recovery_text(study: Study) -> tuple[TokenBlocks, TokenBlocks]:
+    """Return what recovery trains on and is stopped by: the calibration text, and its tail."""
+    assert study.loaded.tokenizer is not None
+    train, tail = tokenise(find_documents(study.settings.calibration), study.loaded.tokenizer).split(_HELD_OUT)
+    T = study.settings.seq_len
+    return TokenBlocks(train, T), TokenBlocks(tail, T).first(16)
+
+
+# --- zero-shot ------------------------------------------------------------------------------------------------------
+
+
+def zero_shot_all(
+    study: Study, *, limit: int | None, tasks: Sequence[str] = DEFAULT_TASKS, goal: Goal = ONE_SHOT[0]
+) -> None:
+    """Score the dense network, ours and the best baseline, and those of them that recovered."""
+    for name in [DENSE, OURS, *best_baselines(study, goal, 1)]:
+        study.record(f"zero-shot/{name}", partial(_own_zero_shot, study, goal, name, limit, tasks))
+        if (study.folder / "records" / "recovery" / f"{name}.json").is_file():
+            study.record(f"zero-shot/{name} recovered", partial(_recovered_zero_shot, study, name, limit, tasks))
+
+
+def _zero_shot(study: Study, pruned: Pruned, name: str, limit: int | None, tasks: Sequence[str]) -> dict[str, Any]:
+    assert study.loaded.tokenizer is not None
+    scores = zero_shot(
+        pruned.gpt, study.loaded.tokenizer, study.settings.zero_shot, tasks=tasks, limit=limit, progress=study.progress
+    )
+    return {"method": name, **scores_record(scores, limit=limit)}
+
+
+def _own_zero_shot(study: Study, goal: Goal, name: str, limit: int | None, tasks: Sequence[str]) -> dict[str, Any]:
+    return _zero_shot(study, network(study, goal, name), name, limit, tasks)
+
+
+def _recovered_zero_shot(study: Study, name: str, limit: int | None, tasks: Sequence[str]) -> dict[str, Any]:
+    from supernet.checkpoint import load_subnet
+
+    rate = study.record(f"recovery/{name}")["learning_rate"]
+    folder = study.folder / "recovery" / name / f"learning-rate-{rate:g}" / "network"
+    return _zero_shot(study, Pruned(*load_subnet(folder)), f"{name} recovered", limit, tasks)
