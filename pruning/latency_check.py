@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import litgpt
 import numpy as np
@@ -23,7 +23,7 @@ from tqdm import tqdm
 from hw_profiles.device import Workload, current_device
 from hw_profiles.meters import LatencyMeter, Step, workload_step
 
-Network = litgpt.GPT | Callable[[], litgpt.GPT]  # a network, or a function without arguments that builds it
+Network: TypeAlias = litgpt.GPT | Callable[[], litgpt.GPT]  # a network, or a function without arguments that builds it
 _LEAST_MS = 5.0  # a sample on a CPU lasts at least this long: shorter calls are repeated within it
 _WARM_BELOW_MS = 100.0  # before shorter calls one goes untimed, to refill the caches that the other network evicted
 _MOST_CALLS = 64

@@ -9,9 +9,9 @@ Shapes: n networks, d features.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import xgboost as xgb
@@ -30,7 +30,7 @@ _TREES = {
     "objective": "reg:squarederror", "tree_method": "exact", "max_depth": 2, "eta": 0.1, "min_child_weight": 4,
     "lambda": 4.0, "alpha": 0.0, "subsample": 0.8, "colsample_bytree": 0.8, "base_score": 0.0, "nthread": 1, "seed": 0,
 }  # fmt: skip
-_N_TREES = 60
+_N_TREES = 40
 
 
 def features(table: LatencyTable, archs: Sequence[Architecture]) -> np.ndarray:
@@ -62,7 +62,7 @@ class Correction(Protocol):
         """Return ratios to the dense model, (n,), of features X (n, d)."""
         ...
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
         ...
 
@@ -72,13 +72,13 @@ class Linear:
     """Ratio = intercept + sum of factors of the four part costs; factors of 1 and no intercept are the table itself."""
 
     intercept: float
-    factors: tuple[float, float, float, float]
+    factors: tuple[float, ...]  # of fixed, block, attention, mlp
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return ratios (n,); never below a tenth of the table's."""
         return np.maximum(self.intercept + X[:, _PARTS] @ np.array(self.factors), 0.1 * X[:, 0])
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
         return {"kind": "linear", "intercept": self.intercept, "factors": list(self.factors)}
 
@@ -94,18 +94,18 @@ class Boosted:
         """Return ratios (n,)."""
         return self.base.predict(X) * np.exp(self.booster.inplace_predict(np.ascontiguousarray(X)))
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types: the trees in XGBoost's own JSON."""
         trees = json.loads(bytes(self.booster.save_raw("json")).decode())
         return {"kind": "boosted", "base": self.base.to_dict(), "trees": trees}
 
 
-def correction_from_dict(data: Mapping[str, object]) -> Correction:
+def correction_from_dict(data: Mapping[str, Any]) -> Correction:
     """Read what `to_dict` of a correction gives; raises ValueError when it is none."""
     try:
         if data["kind"] == "linear":
-            return Linear(float(data["intercept"]), tuple(map(float, data["factors"])))  # type: ignore[arg-type]
-        base = correction_from_dict(data["base"])  # type: ignore[arg-type]
+            return Linear(float(data["intercept"]), tuple(map(float, data["factors"])))
+        base = correction_from_dict(data["base"])
         booster = xgb.Booster(model_file=bytearray(json.dumps(data["trees"]).encode()))
         booster.set_param({"nthread": 1})
         assert isinstance(base, Linear)
@@ -125,13 +125,13 @@ def fit_table(X: np.ndarray, y: np.ndarray) -> Linear:
 def fit_affine(X: np.ndarray, y: np.ndarray) -> Linear:
     """Fit measured = a + b table, held towards a = 0, b = 1, by relative error."""
     intercept, factor = _ridge_from(np.c_[np.ones(len(X)), X[:, 0]], y, np.array([0.0, 1.0]))
-    return Linear(float(intercept), (float(factor),) * 4)  # type: ignore[arg-type]
+    return Linear(float(intercept), (float(factor),) * 4)
 
 
 def fit_parts(X: np.ndarray, y: np.ndarray) -> Linear:
     """Fit one factor for each part of the table, held towards 1, by relative error."""
     factors = _ridge_from(X[:, _PARTS], y, np.ones(4))
-    return Linear(0.0, tuple(np.maximum(factors, 0.0).tolist()))  # type: ignore[arg-type]
+    return Linear(0.0, tuple(np.maximum(factors, 0.0).tolist()))
 
 
 def fit_boosted_table(X: np.ndarray, y: np.ndarray) -> Boosted:
@@ -144,7 +144,7 @@ def fit_boosted_parts(X: np.ndarray, y: np.ndarray) -> Boosted:
     return _boosted(fit_parts(X, y), X, y)
 
 
-CANDIDATES = {
+CANDIDATES: Mapping[str, Callable[[np.ndarray, np.ndarray], Correction]] = {
     "table": fit_table,
     "affine": fit_affine,
     "parts": fit_parts,

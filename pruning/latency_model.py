@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _CARD, _ARRAYS = "latency_model.json", "latency_model.npz"
 _FOLDS = 8
+_CHOICE_FOLDS = 5
 _LEAST_NETWORKS = 8
 
 
@@ -165,7 +166,7 @@ def fit_latency_model(
 
 def _choose(X: np.ndarray, y: np.ndarray) -> tuple[str, dict[str, float]]:
     """Return the candidate with the least cross-validated error, and the error of each; simple ones win ties."""
-    folds = _folds(len(y))
+    folds = _folds(len(y), _CHOICE_FOLDS)
     scores = {}
     for name, fit in CANDIDATES.items():
         models = tuple(fit(X[folds != k], y[folds != k]) for k in range(folds.max() + 1))
@@ -184,9 +185,9 @@ def _nested_error(X: np.ndarray, y: np.ndarray) -> float:
     return float(errors.mean())
 
 
-def _folds(n: int) -> np.ndarray:
+def _folds(n: int, n_folds: int = _FOLDS) -> np.ndarray:
     """Return the fold of each of n networks, (n,): the same for the same n, all folds about equally large."""
-    folds = np.arange(n) % min(_FOLDS, n)
+    folds = np.arange(n) % min(n_folds, n)
     return np.random.default_rng(n).permutation(folds)
 
 

@@ -199,5 +199,5 @@ def fastest_for_their_size(widths: Sequence[int], costs: Sequence[float], *, n_w
     relative = cost / np.maximum(trend, cost.min())
     stretch = np.ceil(width / width.max() * n_widths - 1e-9).astype(int)
     best = {int(s): min(np.flatnonzero(stretch == s), key=lambda i: (relative[i], -width[i])) for s in stretch}
-    best[int(stretch[-1])] = len(width) - 1
+    best[int(stretch[-1])] = np.intp(len(width) - 1)
     return sorted({int(i) for i in best.values()})

@@ -25,6 +25,7 @@ from pruning.lattice import (
 )
 from pruning.random_networks import like_layers, small_vocabulary
 from pruning.shape_latency import Shape, Timing, measure_shapes
+from supernet.architecture import Architecture
 
 _BLOCKS = 4  # of a part alone: one would be timed with its weights in the cache
 _LEAST_NOISE, _MOST_NOISE = 0.003, 0.03
@@ -60,7 +61,7 @@ def find_lattice(
     depth = min(_BLOCKS, config.n_layer)
     whole = (config.n_head, config.n_query_groups)
     measured: dict[str, Mapping[Any, LatencyRatio]] = {}
-    shapes = {
+    shapes: dict[str, dict[Any, Architecture]] = {
         "neurons": {
             width: like_layers(config, depth, attention=(0, 0), neurons=width)
             for width in neuron_candidates(config.intermediate_size, n_widths=n_widths)
@@ -70,11 +71,11 @@ def find_lattice(
         },
         "embd": {width: like_layers(config, depth, n_embd=width) for width in embd_candidates(config)},
     }
-    references = {"neurons": config.intermediate_size, "attention": whole, "embd": config.n_embd}
+    references: dict[str, Any] = {"neurons": config.intermediate_size, "attention": whole, "embd": config.n_embd}
     for name, archs in shapes.items():
         measured[name] = measure_shapes(
             {level: Shape(arch) for level, arch in archs.items() if level != references[name]},
-            Shape(archs[references[name]]),  # type: ignore[index]
+            Shape(archs[references[name]]),
             config,
             workload,
             timing=timing,

@@ -72,8 +72,8 @@ def _draw(lattice: Lattice, n_layer: int, rng: np.random.Generator, bias: bool) 
     layers = np.flatnonzero(kept)
     attention = _mixed(len(lattice.attention), len(layers), rng)
     neurons = _mixed(len(lattice.neurons), len(layers), rng)
-    no_attention = rng.random(len(layers)) < rng.choice([0.0, 0.1, 0.25, 0.45])
-    no_mlp = ~no_attention & (rng.random(len(layers)) < rng.choice([0.0, 0.1, 0.25, 0.45]))
+    no_attention = rng.random(len(layers)) < rng.choice([0.0, 0.05, 0.2, 0.4])
+    no_mlp = ~no_attention & (rng.random(len(layers)) < rng.choice([0.0, 0.05, 0.2, 0.4]))
     levels = [(0, 0) if gone else lattice.attention[i] for i, gone in zip(attention, no_attention, strict=True)]
     widths = [0 if gone else lattice.neurons[i] for i, gone in zip(neurons, no_mlp, strict=True)]
     heads, groups = zip(*levels, strict=True)
@@ -85,7 +85,7 @@ def _mixed(n_levels: int, n: int, rng: np.random.Generator) -> np.ndarray:
     share, spread = rng.uniform(0.3, 1.0), rng.uniform(0.05, 0.3)
     drawn = np.clip(rng.normal(share, spread, n), 0, 1) * n_levels
     levels = np.clip(np.ceil(drawn).astype(int) - 1, 0, n_levels - 1)
-    levels[rng.random(n) < rng.choice([0.0, 0.3, 0.6])] = n_levels - 1
+    levels[rng.random(n) < rng.choice([0.0, 0.3, 0.6, 0.9])] = n_levels - 1
     return levels
 
 

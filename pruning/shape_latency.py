@@ -93,7 +93,7 @@ def measure_shapes(
         return random_network(config, shape.arch, workload, device=timing.device, tied=tied)
 
     measure_ratios(
-        [lambda shape=shape: build(shape) for shape in missing.values()],  # type: ignore[misc]
+        [lambda shape=shape: build(shape) for shape in missing.values()],
         lambda: build(reference),
         workload,
         **asdict(timing),

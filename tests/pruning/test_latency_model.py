@@ -92,48 +92,43 @@ def test_a_table_that_is_right_is_left_alone():
 # --- the model ------------------------------------------------------------------------------------------------------
 
 
-def test_model_predicts_unseen_networks_better_than_the_table():
-    train, fresh = subnets(40), subnets(100, seed=1)
-    model = fit_latency_model(TABLE, train, noisy(train))
+@pytest.fixture(scope="module")
+def model():
+    train = subnets(40)
+    return fit_latency_model(TABLE, train, noisy(train))
+
+
+def test_model_predicts_unseen_networks_better_than_the_table(model):
+    fresh = subnets(100, seed=1)
     errors = np.abs(model.predict(fresh) / true_ratios(fresh) - 1)
     assert errors.mean() < 0.02 < np.abs(TABLE.predict(fresh) / true_ratios(fresh) - 1).mean()
     assert model.mape < 0.03 and model.scores["table"] > model.scores[model.choice]
     assert describe(model)["choice"] == model.choice
 
 
-def test_upper_bound_holds_for_about_as_many_as_it_says():
-    covered, wide = [], []
-    for seed in range(3):
-        train, fresh = subnets(40, seed=seed), subnets(100, seed=seed + 50)
-        model = fit_latency_model(TABLE, train, noisy(train, seed))
-        upper = model.upper(fresh)
-        assert (upper >= model.predict(fresh)).all()
-        covered.append(np.mean(noisy(fresh, seed + 100) <= upper))
-        wide.append(np.mean(upper / model.predict(fresh)))
-    assert np.mean(covered) >= 0.92
-    assert np.mean(wide) < 1.06
+def test_upper_bound_holds_for_about_as_many_as_it_says(model):
+    fresh = subnets(150, seed=50)
+    upper, predicted = model.upper(fresh), model.predict(fresh)
+    assert (upper >= predicted).all()
+    assert np.mean(noisy(fresh, 100) <= upper) >= 0.85  # 0.95 on average over draws of the 40, which spread by 0.04
+    assert np.mean(upper / predicted) < 1.06
 
 
-def test_upper_bound_is_the_order_statistic_of_the_held_out_products():
-    train = subnets(25)
-    model = fit_latency_model(TABLE, train, noisy(train), level=0.9)
+def test_upper_bound_is_the_order_statistic_of_the_held_out_products(model):
     (fresh,) = subnets(1, seed=5)
     X = features(TABLE, [fresh])
     products = sorted(
         model.folds[k].predict(X)[0] * np.exp(excess) for k, excess in zip(model.fold, model.excess, strict=True)
     )
-    assert model.upper([fresh])[0] == pytest.approx(max(products[24 - 1], model.predict([fresh])[0]))  # ceil(26 * 0.9)
+    assert model.upper([fresh])[0] == pytest.approx(max(products[39 - 1], model.predict([fresh])[0]))  # ceil(41 * 0.95)
 
 
-def test_no_networks_give_no_predictions():
-    train = subnets(8)
-    model = fit_latency_model(TABLE, train, noisy(train))
+def test_no_networks_give_no_predictions(model):
     assert model.predict([]).shape == model.upper([]).shape == (0,)
 
 
-def test_model_survives_its_folder(tmp_path):
-    train, fresh = subnets(30), subnets(10, seed=1)
-    model = fit_latency_model(TABLE, train, noisy(train))
+def test_model_survives_its_folder(model, tmp_path):
+    fresh = subnets(10, seed=1)
     again = LatencyModel.load(model.save(tmp_path / "model"))
     assert np.array_equal(again.predict(fresh), model.predict(fresh))
     assert np.array_equal(again.upper(fresh), model.upper(fresh))
@@ -163,16 +158,16 @@ def overlapping_ms(gpt):
 def test_measuring_and_fitting_reaches_the_machine(monkeypatch):
     with FakeMachine(overlapping_ms, noise=0.005).installed(monkeypatch):
         table = measure_table(TINY, TINY_LATTICE, WORKLOAD, timing=ONCE)
-        model = measure_and_fit(TINY, table, TINY_LATTICE, n=30, timing=ONCE)
-    assert model.mape < 0.05 and len(model.ratios) == 30
+        model = measure_and_fit(TINY, table, TINY_LATTICE, n=16, timing=ONCE)
+    assert model.mape < 0.05 and len(model.ratios) == 16
 
 
 def test_killed_measurements_go_on_where_they_stopped(monkeypatch, tmp_path):
     with FakeMachine(overlapping_ms).installed(monkeypatch):
         table = measure_table(TINY, TINY_LATTICE, WORKLOAD, timing=ONCE)
-        whole = measure_and_fit(TINY, table, TINY_LATTICE, n=12, timing=ONCE)
+        whole = measure_and_fit(TINY, table, TINY_LATTICE, n=9, timing=ONCE)
     with FakeMachine(overlapping_ms, stop_after=7).installed(monkeypatch), pytest.raises(KeyboardInterrupt):
-        measure_and_fit(TINY, table, TINY_LATTICE, n=12, timing=ONCE, folder=tmp_path)
+        measure_and_fit(TINY, table, TINY_LATTICE, n=9, timing=ONCE, folder=tmp_path)
     with FakeMachine(overlapping_ms).installed(monkeypatch) as machine:
-        again = measure_and_fit(TINY, table, TINY_LATTICE, n=12, timing=ONCE, folder=tmp_path)
-    assert machine.measured == 5 and np.array_equal(again.ratios, whole.ratios)
+        again = measure_and_fit(TINY, table, TINY_LATTICE, n=9, timing=ONCE, folder=tmp_path)
+    assert machine.measured == 2 and np.array_equal(again.ratios, whole.ratios)
