@@ -57,7 +57,8 @@ class DenseTarget:
     def _divergences(self, batch: int, start: int, logits: Tensor) -> Tensor:
         """Return KL of each position of a piece, (tokens,) float64."""
         target = self._target(batch, start, len(logits))
-        expected = torch.bmm(target.p.float()[:, None], logits[:, :, None]).flatten().double()
+        with torch.autocast(logits.device.type, enabled=False):  # it would round the product to bfloat16
+            expected = torch.bmm(target.p.float()[:, None], logits[:, :, None]).flatten().double()
         return (target.negative_entropy - expected / target.total + torch.logsumexp(logits, 1).double()).clamp(min=0)
 
     def _target(self, batch: int, start: int, length: int) -> _Target:

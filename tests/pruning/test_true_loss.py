@@ -130,3 +130,14 @@ def test_the_divergence_of_a_batch_is_that_of_its_blocks():
         whole = target.divergence(0, pieces.dense, noisy)
         p, q = (pieces.head(pieces.dense, x).double().log_softmax(-1) for x in (states, noisy))
     torch.testing.assert_close(whole, (p.exp() * (p - q)).sum((1, 2)), rtol=1e-4, atol=1e-6)
+
+
+def test_autocast_rounds_no_sums_of_the_divergence():
+    database, blocks = ordered_database()
+    pieces = Pieces(database.supernet, database, seq_len=blocks.shape[1])
+    with torch.no_grad():
+        states = pieces.start(pieces.dense, blocks)
+        target, logits = DenseTarget(pieces, pieces.dense, [states], memory_mib=1), 12 + 3 * torch.randn(128, 64)
+        plain = target._divergences(0, 0, logits)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            torch.testing.assert_close(target._divergences(0, 0, logits), plain)
