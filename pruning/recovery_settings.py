@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -21,14 +22,15 @@ class RecoverySettings:
         max_steps: optimizer steps; also the length of the learning-rate schedule.
         batch_size: blocks of one forward and process.
         accumulate: batches whose gradients make one step.
-        learning_rate: peak of the schedule: linear warm-up, then a cosine.
+        learning_rate: peak of the schedule: linear warm-up, then a cosine. LoRA wants about five times as much as full
+            fine-tuning; `recovery_grid.recover_grid` tries several.
         final_share: end of the schedule as a share of the peak.
         warmup_steps: steps of warm-up.
         weight_decay: of matrices; norms and biases do not decay.
         clip_norm: largest gradient norm; 0 does not clip.
         method: "full" trains all of the blocks and norms, "lora" an update of low rank that is merged afterwards.
-        lora: of method "lora".
-        distillation: how much is learned from the dense network; None is cross-entropy alone.
+        lora: of method "lora"; a mapping of its fields is accepted.
+        distillation: how much is learned from the dense network; None is cross-entropy alone; a mapping is accepted.
         teacher_top_k: compare only so many of the dense network's likeliest tokens, and the rest as one; None is all.
         train_embeddings: whether token embedding and head are trained too (method "full"); a small text touches few
             rows of them, and tied ones are also the largest matrix.
@@ -70,6 +72,9 @@ class RecoverySettings:
     wandb_project: str | None = None
 
     def __post_init__(self) -> None:
+        for name, kind in (("lora", LoraSettings), ("distillation", Distillation)):
+            if isinstance(getattr(self, name), Mapping):  # of a YAML file
+                object.__setattr__(self, name, kind(**getattr(self, name)))
         least = {"max_steps": 1, "batch_size": 1, "accumulate": 1, "warmup_steps": 0, "check_every": 1, "patience": 0}
         least |= {"check_batch_size": 1, "checkpoint_every": 1, "devices": 1, "weight_decay": 0, "clip_norm": 0}
         for name, value in least.items():

@@ -23,7 +23,7 @@ from pruning.pruned import Pruned
 from pruning.recovery_data import ValidatedBlocksDataModule, as_blocks, fingerprint
 from pruning.recovery_files import weights_fingerprint
 from pruning.recovery_settings import RecoverySettings
-from pruning.route_sampler import PretrainedSandwich, check_expendable, uniform_networks
+from pruning.route_sampler import PretrainedSandwich, check_expendable, uniform_networks, with_best_blocks
 from pruning.supernet_lora import LoraSupernetModule
 from search.algorithms.nsga2 import NSGA2
 from search.algorithms.optimizer import OptimizerFactory
@@ -33,6 +33,7 @@ from search.pareto import Floats
 from search.result import SearchResult, spread
 from search.run import run_search
 from supernet.architecture import Architecture
+from supernet.cost import parameter_count
 from supernet.evaluate import evaluate
 from supernet.extract import extract
 from supernet.fit import TrainerSettings, TrainResult, train, wandb_logger
@@ -189,16 +190,29 @@ def route_module(
     if distillation is not None and not distillation.chunk_tokens and options.resolved().accelerator == "cpu":
         distillation = replace(distillation, chunk_tokens=_CPU_CHUNK)
     given = {
-        "sampler": sampler, "recipe": replace(options.recipe, n_validation_random=2), "distillation": distillation,
+        "sampler": sampler, "recipe": replace(options.recipe, n_validation_random=0), "distillation": distillation,
         "teacher": dense if distillation is not None else None,
     }  # fmt: skip
+    module: SupernetModule
     if options.method == "lora":
-        return LoraSupernetModule(supernet, space, lora=options.lora, **given)
-    supernet.requires_grad_(True)
-    if not options.train_embeddings:
-        supernet.transformer.wte.requires_grad_(False)
-        supernet.lm_head.requires_grad_(False)
-    return SupernetModule(supernet, space, **given)
+        module = LoraSupernetModule(supernet, space, lora=options.lora, **given)
+    else:
+        supernet.requires_grad_(True)
+        if not options.train_embeddings:
+            supernet.transformer.wte.requires_grad_(False)
+            supernet.lm_head.requires_grad_(False)
+        module = SupernetModule(supernet, space, **given)
+    module.validation_nets = _validated(space, expendable)
+    return module
+
+
+def _validated(space: SearchSpace, expendable: Sequence[int]) -> dict[str, Architecture | None]:
+    """Return the largest network, the smallest that is trained, and one of a middle size whose layers are alike."""
+    archs = sorted(
+        uniform_networks(space, expendable), key=lambda arch: parameter_count(space.model_config, arch).total
+    )
+    smallest = with_best_blocks(space.smallest(), space, expendable)
+    return {"largest": None, "smallest": smallest, "middle": archs[len(archs) // 2]}
 
 
 def search_route(

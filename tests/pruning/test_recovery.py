@@ -327,6 +327,12 @@ def test_bad_requests_say_what_is_allowed(tmp_path):
         recover_grid(pruned, supernet, TRAIN, HELD_OUT, SETTINGS, learning_rates=(1e-3, 1e-3))
 
 
+def test_settings_are_read_from_plain_mappings():
+    given = RecoverySettings(lora={"rank": 3, "parts": ["mlp"]}, distillation={"alpha": 0.25})
+    assert given == RecoverySettings(lora=LoraSettings(rank=3, parts=("mlp",)), distillation=Distillation(alpha=0.25))
+    assert given.n_tokens(512) == 100 * 2 * 512
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

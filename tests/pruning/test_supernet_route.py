@@ -132,6 +132,8 @@ def test_the_route_trains_searches_and_gives_networks(tmp_path, family, method):
         supernet, dense, space, TRAIN, HELD_OUT, folder=tmp_path / "run", settings=settings, expendable=EXPENDABLE
     )
     assert mean_loss(supernet, shown) < before - 0.01
+    names = ("largest", "smallest", "middle")
+    assert {f"val/ppl_{name}" for name in names} == {name for name in result.scores if "ppl" in name}
     assert torch.equal(supernet.transformer.wte.weight, dense.transformer.wte.weight)
     assert all(p.requires_grad for p in supernet.parameters()) and not supernet.training
     loaded = load_supernet(result.supernet_dir)
