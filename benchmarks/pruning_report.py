@@ -143,7 +143,7 @@ def _markdown(found: dict[str, Any]) -> str:
             whole += [_plus_minus(found["dense"][text]["value"], found["dense"][text]["stderr"]), "1", ""]
         lines += ["", f"## One shot, {goal}", "", *_table(heads, [whole, *(_cells(row, texts) for row in rows)])]
     lines += _contract_lines(found["contract"]) + _recovery_lines(found["recovery"], texts)
-    lines += _zero_shot_lines(found["zero_shot"])
+    lines += _zero_shot_lines(found["zero_shot"]) + _supernet_lines(found["supernet"], texts)
     lines += ["", "## Versions", "", ", ".join(f"{name} {value}" for name, value in found["versions"].items())]
     return "\n".join(lines) + "\n"
 
@@ -211,6 +211,20 @@ def _zero_shot_lines(records: Sequence[Record]) -> list[str]:
         for r in records
     ]
     return ["", "## Zero-shot accuracy", "", *_table(heads, rows)]
+
+
+def _supernet_lines(records: Sequence[Record], texts: Sequence[str]) -> list[str]:
+    lines: list[str] = []
+    for record in records:
+        rows = [
+            [row["route"], _ratio({"ratio": row["measured"], "low": row["low"], "high": row["high"]}),
+             f"{row['predicted']:.4f}", f"{row['tokens']:,}", *(f"{row['perplexity'][text]:.4g}" for text in texts),
+             "" if row["within"] else "slower than a point more"]
+            for row in record["rows"]
+        ]  # fmt: skip
+        heads = ("route", "measured", "predicted", "training tokens", *(f"ppl {text}" for text in texts), "")
+        lines += ["", "## Supernet route beside the one-shot route", "", *_table(heads, rows)]
+    return lines
 
 
 def _plus_minus(value: float, error: float | None) -> str:

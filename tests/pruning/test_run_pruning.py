@@ -1,0 +1,108 @@
+"""The acceptance run: its arithmetic, and the whole of it on a tiny network."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pruning_supernets import STORIES
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SHARED = STORIES.parents[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def benchmarks_on_path():
+    sys.path.append(str(BENCHMARKS))
+    yield
+    sys.path.remove(str(BENCHMARKS))
+
+
+def one_shot(method, losses, *, draw=0, goal="prefill -25%", **more):
+    return {
+        "method": method,
+        "goal": goal,
+        "draw": draw,
+        "target": 0.75,
+        "ratio": 0.75,
+        "losses": {"a": losses},
+        **more,
+    }
+
+
+def test_a_ratio_is_that_of_perplexities_and_pairing_removes_what_both_share():
+    from pruning_gates import ratio
+
+    hard = np.array([[1.0, 5.0, 2.0, 3.0], [1.1, 5.1, 2.1, 3.1]])  # blocks differ a lot, networks by a constant
+    found, stderr = ratio(hard - math.log(2), hard)
+    assert found == pytest.approx(0.5) and stderr == pytest.approx(0, abs=1e-12)
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 0.1, (1, 400))
+    assert ratio(np.zeros((1, 400)), noise)[1] == pytest.approx(0.1 / 20, rel=0.15)
+
+
+def test_coarse_methods_are_interpolated_at_the_target():
+    from pruning_gates import losses_at_target
+
+    record = one_shot("shortgpt", [4.0]) | {"ratio": 0.70, "above": {"ratio": 0.80, "losses": {"a": [3.0]}}}
+    assert losses_at_target(record, "a") == pytest.approx([3.5])
+    assert losses_at_target(one_shot("ours", [4.0]), "a") == pytest.approx([4.0])
+
+
+def test_gates_say_pass_miss_and_not_measured():
+    from pruning_gates import contract_gates, one_shot_gates, recovery_gates
+
+    dense = {"losses": {"a": [3.0, 3.0]}}
+    records = [one_shot("ours", [3.5, 3.5]), one_shot("shortgpt", [4.0, 4.0]), one_shot("wanda-sp", [4.0, 4.0])]
+    gates = {gate.what: gate for gate in one_shot_gates(records, dense, "a")}
+    assert gates["prefill -25%: ours / shortgpt"].passed is True  # exp(-0.5) = 0.61 <= 0.70
+    assert gates["prefill -25%: ours / wanda-sp"].passed is False  # > 0.50
+    assert gates["prefill -25%: ours / dense"].found == pytest.approx(math.exp(0.5))
+    assert gates["prefill -25%: ours / flap or flap-global"].passed is None
+    said = {"measured": {"ratio": 0.70, "low": 0.69, "high": 0.71}}
+    kept, used = contract_gates([{"goal": "x", "target": 0.75, "said": said}])
+    assert kept.passed and not used.passed and used.found == pytest.approx(0.70 / 0.75)
+    recovered = [
+        {"method": name, "losses": {"a": [loss]}} for name, loss in (("ours", 3.0), ("flap", 3.1), ("dense", 2))
+    ]
+    (gate,) = recovery_gates(recovered, "a")
+    assert gate.what.endswith("flap") and gate.passed and gate.found == pytest.approx(math.exp(-0.1))
+
+
+def test_a_record_is_made_once_and_a_folder_belongs_to_its_settings(tmp_path):
+    from dataclasses import replace
+
+    from pruning_study import Study, smoke_settings
+
+    settings = smoke_settings()
+    study = Study(tmp_path, settings, progress=False)
+    assert study.record("a/b", lambda: [1]) == study.record("a/b", lambda: [2]) == [1]
+    with pytest.raises(FileNotFoundError, match="run the stage"):
+        study.record("a/c")
+    Study(tmp_path, replace(settings, n_draws=5))  # more draws are no other study
+    with pytest.raises(ValueError, match="other seq_len"):
+        Study(tmp_path, replace(settings, seq_len=32))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not all((SHARED / name).is_dir() for name in ("models/stories260K", "text", "eval")), reason="no shared data"
+)
+def test_the_smoke_run_writes_a_report_and_makes_nothing_twice(tmp_path):
+    from run_pruning import main
+
+    arguments = ["--smoke", "--folder", str(tmp_path), "--threads", "1", "--quiet", "--learning-rates", "1e-3"]
+    arguments += ["--methods", "wanda-sp", "flap-global", "shortgpt", "obs-ls", "--recovered-baselines", "1"]
+    main(arguments)
+    report, text = json.loads((tmp_path / "report.json").read_text()), (tmp_path / "report.md").read_text()
+    assert all(gate["passed"] is not None for gate in report["gates"])
+    assert {row["method"] for row in report["one_shot"] if "perplexity" in row} >= {"ours", "wanda-sp", "obs-ls"}
+    assert len(report["contract"]) == 2 and len(report["recovery"]) == 3 and len(report["zero_shot"]) >= 5
+    assert {row["route"] for row in report["supernet"][0]["rows"]} == {"one-shot", "supernet"}
+    for part in ("thresholds passed", "## Budget contract", "## After equal recovery", "## Zero-shot accuracy"):
+        assert part in text
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "records").rglob("*.json")}
+    main(arguments)  # all there already
+    assert made == {path: path.stat().st_mtime_ns for path in (tmp_path / "records").rglob("*.json")}
