@@ -98,7 +98,7 @@ def rank(
     candidates: Sequence[Candidate],
     *,
     keep: int = 6,
-    first_blocks: int | None = None,
+    first: CalibrationLoss | None = None,
     progress: bool = False,
 ) -> list[Candidate]:
     """Return the best candidates by the true loss, the best first; the best of each kind is always among them.
@@ -107,11 +107,10 @@ def rank(
         loss: the true loss.
         candidates: of `propose`.
         keep: how many.
-        first_blocks: rank on so many blocks of the text first, and only the better half (of each kind) on all of them;
-            None ranks on all at once.
+        first: the loss on less text, to rank by first; only the better half (of each kind) is compared on all of it.
         progress: show progress bars.
     """
-    losses = [loss] if first_blocks is None or first_blocks >= len(loss.ids) else [loss.shorter(first_blocks), loss]
+    losses = [loss] if first is None else [first, loss]
     ranked: dict[str, list[Candidate]] = {}
     for kind in dict.fromkeys(candidate.kind for candidate in candidates):
         own = {candidate.arch: candidate for candidate in candidates if candidate.kind == kind}

@@ -41,6 +41,8 @@ from supernet.checkpoint import LoadedSupernet
 _LEAST_CHANGE, _MOST_CHANGE = 0.9, 1.1  # of the internal budget in one round
 _N_RANKED = 6
 _MARGIN = 0.01
+_QUICK_BLOCKS = 2  # of the search text, for the quality table and the first look at candidates
+_SHORTLIST = 4  # of the iterative drops
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,9 @@ class _Run:
         self.budget = self.costs.resolved(asked)
         overlays = OverlaySettings(intercept=settings.intercept, damping=settings.damping)
         self.database = OverlayDatabase(supernet, self.ordered.moments, settings=overlays, folder=folder / "overlays")
-        self.loss = CalibrationLoss(self.database, self.texts.search[:, :-1], path=folder / "losses.jsonl")
+        search = self.texts.search[:, :-1]
+        self.loss = CalibrationLoss(self.database, search, path=folder / "losses.jsonl")
+        self.quick_loss = CalibrationLoss(self.database, search[:_QUICK_BLOCKS], path=folder / "quick_losses.jsonl")
         self.verifier = Verifier(
             supernet, workload, settings, path=folder / "measured.jsonl",
             context={"network": fingerprint(supernet, None, self.texts.search[:1, :-1])},
@@ -180,7 +184,7 @@ class _Run:
     def result(self) -> PruneResult:
         """Run all rounds and return the final network."""
         self.quality = measure_quality(
-            self.database, self.texts.search[:2, :-1], self.costs.lattice, path=self.folder / "quality.jsonl",
+            self.database, self.texts.search[:_QUICK_BLOCKS, :-1], self.costs.lattice, path=self.folder / "quality.jsonl",
             progress=self.progress,
         )  # fmt: skip
         chosen = self._search_counted() if self.budget.latency_ratio is None else self._search_measured()
@@ -233,10 +237,10 @@ class _Run:
         """Search with predicted latencies times `scale`; returns all candidates compared, the best first."""
         limits = self.costs.limits(self.budget, scale=scale)
         candidates = propose(
-            self.loss, self.quality, self.costs.lattice, limits, mode=self.settings.mode, progress=self.progress
-        )
-        first = 2 if len(self.texts.search) > 2 else None
-        ranked = rank(self.loss, candidates, keep=_N_RANKED, first_blocks=first, progress=self.progress)
+            self.quick_loss, self.quality, self.costs.lattice, limits, mode=self.settings.mode, shortlist=_SHORTLIST,
+            progress=self.progress,
+        )  # fmt: skip
+        ranked = rank(self.loss, candidates, keep=_N_RANKED, first=self.quick_loss, progress=self.progress)
         known = [arch for arch in starts if all(limit.holds([arch])[0] for limit in limits)]
         found = refine(
             self.loss, list(dict.fromkeys([*known, *(c.arch for c in ranked[:2])])), limits, self.quality,

@@ -45,7 +45,7 @@ class CalibrationSettings:
     held_out: Source | None = None
     seq_len: int = 512
     n_blocks: int = 32
-    n_search_blocks: int = 8
+    n_search_blocks: int = 4
     n_held_out_blocks: int = 32
     seed: int = 0
     cache_dir: str | Path | None = None

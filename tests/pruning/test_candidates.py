@@ -63,7 +63,7 @@ def test_ranking_on_little_text_first_ranks_fewer_on_all(ground):
     loss = CalibrationLoss(database, ordered_database()[1], batch_size=2)
     found = propose(loss, quality, LATTICE, [parameter_limit(database.supernet.config, 0.5)])
     before = loss.n_evaluations
-    ranked = rank(loss, found, keep=2, first_blocks=2)
+    ranked = rank(loss, found, keep=2, first=loss.shorter(2))
     assert loss.n_evaluations - before < len(found) * 0.8
     assert all(c.loss == loss(c.arch) and math.isfinite(c.loss) for c in ranked)
 

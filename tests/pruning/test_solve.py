@@ -78,7 +78,7 @@ def test_a_folder_of_another_run_is_refused_and_kept(tmp_path):
     settings = PruneSettings(mode="heterogeneous", **QUICK)
     prune_to_budget(loaded(), {"params": "-20%"}, TEXT, workload=Workload(1, 16), settings=settings, folder=tmp_path)
     question = json.loads((tmp_path / "question.json").read_text())
-    with pytest.raises(ValueError, match="holds a run of something else.*criterion"):
+    with pytest.raises(ValueError, match=r"holds a run of something else.*criterion"):
         prune_to_budget(
             loaded(), {"params": "-20%"}, TEXT, workload=Workload(1, 16),
             settings=PruneSettings(mode="heterogeneous", criterion="wanda", **QUICK), folder=tmp_path,
