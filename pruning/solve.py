@@ -184,8 +184,8 @@ class _Run:
     def result(self) -> PruneResult:
         """Run all rounds and return the final network."""
         self.quality = measure_quality(
-            self.database, self.texts.search[:_QUICK_BLOCKS, :-1], self.costs.lattice, path=self.folder / "quality.jsonl",
-            progress=self.progress,
+            self.database, self.texts.search[:_QUICK_BLOCKS, :-1], self.costs.lattice,
+            path=self.folder / "quality.jsonl", progress=self.progress,
         )  # fmt: skip
         chosen = self._search_counted() if self.budget.latency_ratio is None else self._search_measured()
         final, measured = self._finish(chosen)
