@@ -4,6 +4,7 @@ import gzip
 import importlib.util
 import json
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -176,7 +177,7 @@ def test_lm_eval_gives_the_same_scores_on_litgpt_and_on_the_hugging_face_model()
     tasks = ("arc_easy", "piqa", "hellaswag", "openbookqa", "sciq")
     own = zero_shot(loaded.supernet, loaded.tokenizer, EVAL, tasks=tasks, limit=20)
     through_lm_eval = lm_eval_scores(loaded.supernet, loaded.tokenizer, EVAL, tasks=tasks, limit=20)
-    reference = evaluate_locally(HFLM(pretrained=str(STORIES), device="cpu"), EVAL, tasks=tasks, limit=20)
+    reference = evaluate_locally(HFLM(pretrained=str(STORIES), device="cpu", batch_size=8), EVAL, tasks=tasks, limit=20)
     for task in tasks:
-        assert own[task] == through_lm_eval[task]
-        assert own[task] == reference[task]
+        for other in (through_lm_eval[task], reference[task]):
+            assert asdict(own[task]) == pytest.approx(asdict(other))  # the last digit of standard errors may differ
