@@ -69,6 +69,7 @@ def _job_settings(values: dict[str, Any]) -> JobSettings:
         export=tuple(values["export"]),
         prompts=tuple(values["prompts"]),
         zero_shot=ZeroShotSettings(**zero_shot | {"tasks": tuple(zero_shot["tasks"])}),
+        compare=values["compare"],
     )
 
 

@@ -18,6 +18,7 @@ from pruning.pruned import Pruned
 from pruning.recovery import Recovered, recover
 from pruning.recovery_settings import RecoverySettings
 from pruning.report import write_report
+from pruning.rivals import rivals
 from pruning.run_report import build_report
 from pruning.samples import PROMPTS, text_samples
 from pruning.settings import PruneSettings
@@ -56,6 +57,7 @@ class JobSettings:
         export: formats, some of hf, litgpt, gguf.
         prompts: continued by both networks in the report.
         zero_shot: tasks.
+        compare: score and measure the best uniform and the best depth-only network for the report too.
     """
 
     recovery: RecoverySettings | None = None
@@ -63,6 +65,7 @@ class JobSettings:
     export: tuple[str, ...] = ("hf", "litgpt")
     prompts: tuple[str, ...] = PROMPTS
     zero_shot: ZeroShotSettings = field(default_factory=ZeroShotSettings)
+    compare: bool = True
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.export if name not in FORMATS]
@@ -157,10 +160,14 @@ def run_job(
     with clock("samples"):
         samples = text_samples(dense, pruned.gpt, loaded.tokenizer, job.prompts) if loaded.tokenizer else []
         scores = _scores(result, pruned, job.zero_shot, progress=progress)
+    with clock("compare"):
+        others = rivals(result, progress=progress) if job.compare else []
     done = Job(
         _name(model), result, recovered, pruned, before, after, measured, met, tuple(exports), clock.seconds, folder
     )
-    report = build_report(done, samples=samples, scores=scores, command=command, workload=workload, settings=settings)
+    report = build_report(
+        done, samples=samples, scores=scores, others=others, command=command, workload=workload, settings=settings
+    )
     write_report(folder, report)
     write_json(folder / "result.json", summary(done, scores))
     return done

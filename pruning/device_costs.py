@@ -5,7 +5,7 @@ Nothing is measured where the budget is about counted costs alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,8 @@ from litgpt.config import Config
 
 from hw_profiles.device import Workload
 from pruning.budget import MEASURED, Limit, ResolvedBudget, resolve
-from pruning.cost_limits import CostFunction, CostLimit, kv_cache_ratio, parameter_ratio
+from pruning.budget_values import counted_values, dense_values
+from pruning.cost_limits import CostFunction, CostLimit
 from pruning.latency_model import LatencyModel, measure_and_fit
 from pruning.lattice import Lattice
 from pruning.lattice_search import find_lattice
@@ -23,10 +24,8 @@ from pruning.settings import PruneSettings
 from pruning.shape_latency import Timing
 from pruning.table_measure import measure_table
 from supernet.architecture import Architecture
-from supernet.artifacts import read_json, write_json
-from supernet.cost import kv_cache_elements, parameter_counts
 
-_MODEL, _LATTICE = "latency_model", "lattice.json"
+_MODEL, _LATTICE = "latency_model", "chosen_lattice.json"
 
 
 @dataclass(frozen=True)
@@ -51,15 +50,13 @@ class DeviceCosts:
 
     def dense_values(self) -> dict[str, float]:
         """Return the dense network's values of all metrics that are known, in the units of `pruning.budget`."""
-        values = {name: float(count([self.dense])[0]) for name, count in self._counts().items()}
-        if self.model is not None:
-            values["latency"] = self.model.table.dense_ms
-            values["tokens_per_s"] = self.workload.n_tokens * 1e3 / self.model.table.dense_ms
-        return values
+        dense_ms = None if self.model is None else self.model.table.dense_ms
+        return dense_values(self.config, self.workload, tied=self.tied, dense_ms=dense_ms)
 
     def values(self, arch: Architecture) -> dict[str, float]:
         """Return the counted values of a network and its predicted latency ratio ("latency_ratio")."""
-        values = {name: float(count([arch])[0]) for name, count in self._counts().items()}
+        counted = counted_values(self.config, [arch], self.workload, tied=self.tied)
+        values = {name: float(value[0]) for name, value in counted.items()}
         if self.model is not None:
             values["latency_ratio"] = float(self.model.predict([arch])[0])
         return values
@@ -76,36 +73,17 @@ class DeviceCosts:
             assert self.model is not None
             predict, table = self.model.predict, self.model.table.predict
             limits.append(CostLimit("latency", partial(_scaled, predict, scale), budget.latency_ratio, table))
-        ratios = self._ratios()
-        limits += [CostLimit(one.metric, ratios[one.metric], one.ratio) for one in budget.counted]
+        limits += [CostLimit(one.metric, partial(self._ratio, one.metric), one.ratio) for one in budget.counted]
         return limits
 
     def resolved(self, asked: Sequence[Limit]) -> ResolvedBudget:
         """Return the budget in absolute values."""
         return resolve(asked, self.dense_values())
 
-    def _ratios(self) -> dict[str, CostFunction]:
-        return {
-            "params": parameter_ratio(self.config, self.dense, tied=self.tied),
-            "decoder_params": parameter_ratio(self.config, self.dense, tied=self.tied, decoder=True),
-            "kv_cache": kv_cache_ratio(self.config, self.dense, seq_len=self.workload.n_positions),
-            "memory": partial(_over_dense, self._counts()["memory"], self.dense),
-        }
-
-    def _counts(self) -> Mapping[str, Callable[[Sequence[Architecture]], np.ndarray]]:
-        return {
-            "params": lambda archs: parameter_counts(self.config, archs, tied=self.tied).total,
-            "decoder_params": lambda archs: parameter_counts(self.config, archs, tied=self.tied).decoder,
-            "kv_cache": self._kv_bytes,
-            "memory": lambda archs: (
-                parameter_counts(self.config, archs, tied=self.tied).total * self.workload.bytes_per_element
-                + self._kv_bytes(archs)
-            ),
-        }
-
-    def _kv_bytes(self, archs: Sequence[Architecture]) -> np.ndarray:
-        elements = kv_cache_elements(self.config, archs, seq_len=self.workload.n_positions)
-        return elements * (self.workload.batch_size * self.workload.bytes_per_element)
+    def _ratio(self, metric: str, archs: Sequence[Architecture]) -> np.ndarray:
+        """Return a counted metric of each network over the dense one's, (n,)."""
+        values = counted_values(self.config, [self.dense, *archs], self.workload, tied=self.tied)[metric].astype(float)
+        return values[1:] / values[0]
 
 
 def device_costs(
@@ -134,10 +112,12 @@ def device_costs(
     Raises:
         ValueError: the workload is too long for the network, or `folder` is of another network, workload or device.
     """
-    measured = any(limit.metric in MEASURED for limit in asked)
-    if measured:
+    timed = [limit.metric in MEASURED for limit in asked]
+    if any(timed):
         workload.check_fits(config.block_size)
-        lattice, model = _measured(config, workload, tied=tied, settings=settings, folder=folder, progress=progress)
+        lattice, model = _measured(
+            config, workload, tied=tied, settings=settings, folder=folder, counted=not all(timed), progress=progress
+        )
     else:
         lattice, model = Lattice.coarse(config), None
     if not settings.embd:
@@ -146,11 +126,22 @@ def device_costs(
 
 
 def _measured(
-    config: Config, workload: Workload, *, tied: bool, settings: PruneSettings, folder: Path, progress: bool
+    config: Config,
+    workload: Workload,
+    *,
+    tied: bool,
+    settings: PruneSettings,
+    folder: Path,
+    counted: bool,
+    progress: bool,
 ) -> tuple[Lattice, LatencyModel]:
+    """Return the lattice and the latency model; with `counted` costs limited too, widths that save no time stay."""
     timing = Timing(device=settings.device, threads=settings.threads)
     lattice = find_lattice(config, workload, timing=timing, folder=folder, progress=progress)
-    write_json(folder / _LATTICE, {"neurons": lattice.neurons, "attention": lattice.attention, "embd": lattice.embd})
+    lattice.save(folder / _LATTICE)
+    if counted:
+        lattice = _union(lattice, Lattice.coarse(config))
+        folder = folder / "with_counted_costs"
     if not settings.embd:
         lattice = replace(lattice, embd=(config.n_embd,))
     path = folder / _MODEL
@@ -165,20 +156,17 @@ def _measured(
     return lattice, model
 
 
+def _union(one: Lattice, other: Lattice) -> Lattice:
+    """Return all levels of both."""
+    levels = {name: sorted({*getattr(one, name), *getattr(other, name)}) for name in ("neurons", "attention", "embd")}
+    return Lattice(**{name: tuple(values) for name, values in levels.items()})
+
+
 def known_lattice(folder: Path) -> Lattice | None:
     """Return the lattice that a run found, or None."""
-    if not (folder / _LATTICE).is_file():
-        return None
-    stored = read_json(folder / _LATTICE)
-    return Lattice(tuple(stored["neurons"]), tuple(map(tuple, stored["attention"])), tuple(stored["embd"]))
+    path = folder / _LATTICE
+    return Lattice.load(path) if path.is_file() else None
 
 
 def _scaled(predict: CostFunction, scale: float, archs: Sequence[Architecture]) -> np.ndarray:
     return predict(archs) * scale
-
-
-def _over_dense(
-    count: Callable[[Sequence[Architecture]], np.ndarray], dense: Architecture, archs: Sequence[Architecture]
-) -> np.ndarray:
-    values = count([dense, *archs]).astype(float)
-    return values[1:] / values[0]

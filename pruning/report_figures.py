@@ -56,7 +56,7 @@ def pareto_figure(report: PruneReport, theme: Theme = LIGHT) -> Figure | None:
             _point(axes, network, y, ceiling, styles[network.name], theme)
         if report.latency_limit is not None:
             axes.axvline(report.latency_limit, color=theme.muted, lw=1, ls=(0, (4, 3)), zorder=1)
-        ratios = [n.latency_ratio or 1.0 for n, _ in points]
+        ratios = [r for n, _ in points for r in (n.latency_ratio, n.latency_low, n.latency_high) if r is not None]
         margin = 0.06 * (max(ratios) - min(ratios)) or 0.05
         axes.set_xlim(min(ratios) - margin, max(ratios) + margin)
         axes.set_ylim(min(shown) / 1.12, ceiling * (1.16 if len(shown) < len(points) else 1.0))

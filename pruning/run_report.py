@@ -11,6 +11,7 @@ import numpy as np
 
 from hw_profiles.device import Workload, current_device
 from pruning.budget import ResolvedLimit
+from pruning.latency_check import LatencyRatio
 from pruning.report_data import (
     DENSE,
     OURS,
@@ -23,6 +24,7 @@ from pruning.report_data import (
     TaskScore,
     TextSample,
 )
+from pruning.rivals import Rival
 from pruning.settings import PruneSettings
 from pruning.solve import PruneResult, Tried
 from supernet.architecture import Architecture
@@ -43,6 +45,7 @@ def build_report(
     *,
     samples: Sequence[TextSample],
     scores: Mapping[str, Any],
+    others: Sequence[Rival],
     command: str,
     workload: Workload,
     settings: PruneSettings,
@@ -57,7 +60,7 @@ def build_report(
         device=current_device(settings.device, threads=settings.threads).name,
         budget=tuple(_budget_line(limit, job) for limit in result.budget.limits),
         latency_limit=result.budget.latency_ratio,
-        networks=tuple(_networks(job, workload)),
+        networks=(*_networks(job, workload), *(_rival(result, other, workload) for other in others)),
         texts=(result.texts.held_out_name,),
         predictions=tuple(_predictions(job)),
         samples=tuple(samples),
@@ -113,12 +116,23 @@ def _networks(job: Job, workload: Workload) -> Iterator[Network]:
     )  # fmt: skip
     mine = _sized(result, ours, "pruned" if job.recovered is None else "pruned and recovered", OURS)
     if job.measured is not None:
-        m = job.measured
-        mine = replace(
-            mine, latency_ratio=m.ratio, latency_low=m.low, latency_high=m.high, latency_ms=m.ms,
-            tokens_per_s=workload.n_tokens * 1e3 / m.ms,
-        )  # fmt: skip
+        mine = _timed(mine, job.measured, workload)
     yield replace(mine, loss=job.after.loss, perplexity={text: job.after.perplexity})
+
+
+def _rival(result: PruneResult, other: Rival, workload: Workload) -> Network:
+    network = _sized(result, other.arch, other.name, other.name)
+    if other.measured is not None:
+        network = _timed(network, other.measured, workload)
+    text = result.texts.held_out_name
+    return replace(network, loss=other.evaluation.loss, perplexity={text: other.evaluation.perplexity})
+
+
+def _timed(network: Network, m: LatencyRatio, workload: Workload) -> Network:
+    return replace(
+        network, latency_ratio=m.ratio, latency_low=m.low, latency_high=m.high, latency_ms=m.ms,
+        tokens_per_s=workload.n_tokens * 1e3 / m.ms,
+    )  # fmt: skip
 
 
 def _sized(result: PruneResult, arch: Architecture, name: str, series: str) -> Network:

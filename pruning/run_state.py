@@ -84,7 +84,7 @@ def prepared_network(
     progress: bool = False,
 ) -> tuple[Texts, Prepared]:
     """Return the texts and what calibration tells about the network, from the folder where they are there."""
-    supernet = loaded.supernet.eval()
+    supernet = loaded.supernet.eval().to(settings.device)
     check_uniform(supernet)
     texts = state.texts()
     if texts is None:

@@ -86,6 +86,9 @@ class PruneResult:
         prepared: the dense network as it was loaded.
         texts: calibration, search and held-out text.
         loaded: network and tokenizer as they were loaded.
+        database: overlays of the ordered network.
+        verifier: what was measured, and how.
+        notes: what a reader must know.
     """
 
     final: Final
@@ -101,6 +104,8 @@ class PruneResult:
     prepared: Prepared
     texts: Texts
     loaded: LoadedSupernet
+    database: OverlayDatabase
+    verifier: Verifier
     notes: tuple[str, ...] = field(default=())
 
 
@@ -206,6 +211,8 @@ class _Run:
             prepared=self.prepared,
             texts=self.texts,
             loaded=self.loaded,
+            database=self.database,
+            verifier=self.verifier,
             notes=tuple(self.notes),
         )
 

@@ -1,0 +1,51 @@
+"""The best uniform and the best depth-only network of a run, measured and scored beside the result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pruning.latency_check import LatencyRatio
+from pruning.solve import PruneResult, Tried
+from supernet.architecture import Architecture
+from supernet.evaluate import Evaluation, evaluate
+
+KINDS = {"uniform": "best uniform network", "depth": "best depth-only network"}
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A network that was found for the same budget and not chosen.
+
+    Attributes:
+        name: what it is.
+        arch: the network.
+        evaluation: on the held-out text, with its overlays.
+        measured: its latency; None without a limit of time.
+    """
+
+    name: str
+    arch: Architecture
+    evaluation: Evaluation
+    measured: LatencyRatio | None
+
+
+def rivals(result: PruneResult, *, progress: bool = False) -> list[Rival]:
+    """Return the best network of each kind that kept the limits of the last round and is not the result itself."""
+    found = []
+    for kind, name in KINDS.items():
+        best = _best(result, kind)
+        if best is None or best.arch == result.final.selection:
+            continue
+        gpt = result.database.extract(best.arch).gpt
+        (evaluation,) = evaluate(gpt, [None], result.texts.held_out)
+        measured = None
+        if result.budget.latency_ratio is not None:
+            (measured,) = result.verifier.measure([best.arch], progress=progress)
+        found.append(Rival(name, best.arch, evaluation, measured))
+    return found
+
+
+def _best(result: PruneResult, kind: str) -> Tried | None:
+    last = max(tried.round for tried in result.tried)
+    own = [tried for tried in result.tried if tried.kind == kind and tried.round == last]
+    return min(own, key=lambda tried: tried.loss, default=None)
