@@ -16,7 +16,7 @@ from supernet.architecture import Architecture
 
 _PRIOR_STD = 0.5
 _RELATIVE_NOISE = 0.25  # of a change of the loss: what is not linear in the damages
-_DRAWN, _LEAST = 0.5, 0.05
+_DRAWN, _LEAST = 1.0, 0.05
 _MOST = 400  # networks that count, the latest
 
 

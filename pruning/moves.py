@@ -1,7 +1,8 @@
 """Moves of a local search from one pruned network to others of about the same cost. No torch.
 
 Heterogeneous: one block changes, or two blocks exchange: one gets more, another one less. A change of a block is a new
-level of its attention or MLP (also absent or whole), the block left out, or a left-out block put back.
+level of its attention or MLP (also absent or whole), the block left out, or a left-out block put back. Besides, the
+dynamic programme makes new plans from what was learnt.
 Uniform: another shape of all blocks, another width, another set of kept blocks.
 """
 
@@ -16,10 +17,11 @@ import numpy as np
 from pruning.cost_limits import CostLimit, all_hold
 from pruning.damage_model import DamageModel
 from pruning.lattice import Lattice
-from pruning.programme import GONE, Shape, block_costs, shapes_of
+from pruning.programme import GONE, Problem, Shape, block_costs, plan_within, shapes_of
 from pruning.uniform_search import uniform
 from supernet.architecture import Architecture
 
+_BINS = 2000  # of the programme
 _BATCH = 32  # networks whose costs are predicted at once
 _REACH = 3  # levels up or down at a time
 _SLACK = 0.02  # of the additive costs, which the predicted ones differ from
@@ -61,7 +63,9 @@ class HeterogeneousMoves:
         self._index = {shape: k for k, shape in enumerate(self.shapes)}
         self._attention = sorted({(h, g) for h, g, _ in self.shapes})
         self._neurons = sorted({f for *_, f in self.shapes})
-        self._costs = [block_costs(limit.of_blocks, dense, self.shapes)[0] for limit in limits]  # (L, K) each
+        found = [block_costs(limit.of_blocks, dense, self.shapes) for limit in limits]
+        self._costs, self._fixed = [costs for costs, _ in found], [fixed for _, fixed in found]  # (L, K) each
+        self._features: np.ndarray | None = None  # (3, L, K)
 
     def best(
         self, arch: Architecture, model: DamageModel, weights: np.ndarray, *, n: int, known: set[Architecture]
@@ -76,6 +80,22 @@ class HeterogeneousMoves:
         while len(found) < n and (some := list(islice(fresh, _BATCH))):
             found += [new for new, ok in zip(some, all_hold(self.limits, some), strict=True) if ok]
         return list(dict.fromkeys(found))[:n]
+
+    def planned(self, model: DamageModel, weights: np.ndarray, *, known: set[Architecture]) -> list[Architecture]:
+        """Return the dynamic programme's network for these weights, where it keeps the limits and is not known.
+
+        Many blocks may differ from those of where a search stands: a way out where no exchange helps.
+        """
+        if self._features is None:
+            rows = [[model.of_block(layer, *shape) for shape in self.shapes] for layer in self.dense.layers]
+            self._features = np.array(rows).transpose(2, 0, 1)
+        damage = (self._features * weights[:, :, None]).sum(0)
+        problem = Problem(self.dense, self.shapes, damage, tuple(self._costs), tuple(self._fixed))
+        for share in (1.0, 1 - _SLACK):  # the predicted cost may be above the additive one
+            plan = plan_within(problem, [limit.limit * share for limit in self.limits], n_bins=_BINS)
+            if plan is not None and all_hold(self.limits, [plan.arch])[0]:
+                return [] if plan.arch in known else [plan.arch]
+        return []
 
     def _networks(
         self, arch: Architecture, own: dict[int, Shape], changes: Changes, room: np.ndarray
@@ -159,6 +179,10 @@ class UniformMoves:
         held = all_hold(self.limits, moves)
         order = [i for i in np.argsort(value, kind="stable") if held[i]]
         return [moves[i] for i in order[:n]]
+
+    def planned(self, model: DamageModel, weights: np.ndarray, *, known: set[Architecture]) -> list[Architecture]:
+        """Return nothing: there is no programme of uniform networks."""
+        return []
 
     def _around(self, arch: Architecture, model: DamageModel, weights: np.ndarray) -> Iterator[Architecture]:
         shape = (arch.n_head[0], arch.n_query_groups[0], arch.intermediate_size[0])

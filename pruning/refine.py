@@ -1,7 +1,8 @@
 """Local search on the true calibration loss, from the best candidates, with costs within the limits.
 
 Moves are scored by the quality table as the evaluations so far have corrected it (`DamageModel`), and the best of them
-are evaluated until one is better than where the search stands. The result is never worse than the start. One seed
+are evaluated until one is better than where the search stands; when none is, the dynamic programme's plan for the
+corrected table is tried too. The result is never worse than the start. One seed
 gives one search; what a killed run evaluated is found again in the loss's file, so the same seed gets there quickly.
 """
 
@@ -132,19 +133,21 @@ class _Run:
 
     def search(self, start: Architecture, n_evaluations: int, deadline: float, bar: tqdm) -> str:
         """Search from a start, and return why it ended."""
-        current = start
+        current, stalled = start, False
         while True:
-            weights = self.model.draw(current)
-            moves = self.moves.best(current, self.model, weights, n=_AT_ONCE, known=set(self.losses))
+            weights, known = self.model.draw(current), set(self.losses)
+            moves = self.moves.planned(self.model, weights, known=known) if stalled else []
+            moves += self.moves.best(current, self.model, weights, n=_AT_ONCE, known=known | set(moves))
             if not moves:
                 return "no moves left"
+            stalled = True
             for move in moves:
                 if self.n >= n_evaluations:
                     return "evaluations"
                 if time.monotonic() >= deadline:
                     return "seconds"
                 if self.visit(move, bar) < self.losses[current] * (1 - _LEAST_GAIN):
-                    current = move
+                    current, stalled = move, False
                     break
 
 
