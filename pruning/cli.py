@@ -36,14 +36,16 @@ def run(cfg: DictConfig) -> Job:
 
     from hw_profiles.device import Workload
     from pruning.budget import parse_budget
+
+    values = _plain(cfg)
+    workload = Workload(**values["workload"])
+    parse_budget(values["budget"], workload)  # refused before anything heavy is imported or loaded
+
     from pruning.command import run_job
     from pruning.settings import PruneSettings, SearchSettings, VerifySettings
     from pruning.texts import CalibrationSettings
     from supernet.dispatch import save_run_info
 
-    values = _plain(cfg)
-    workload = Workload(**values["workload"])
-    parse_budget(values["budget"], workload)  # refused before anything is loaded
     calibration = CalibrationSettings(**{"seed": cfg.seed} | values["calibration"])
     settings = PruneSettings(
         mode=cfg.mode, embd=cfg.embd, criterion=cfg.criterion, intercept=cfg.intercept, damping=cfg.damping,

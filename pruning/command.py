@@ -143,8 +143,8 @@ def run_job(
         result = prune_to_budget(
             loaded, budget, calibration, workload=workload, settings=settings, folder=folder / "work", progress=progress
         )
-    dense, before = result.prepared.supernet, _known(result.final.before)
-    recovered, pruned, after = None, result.final.pruned, _known(result.final.after)
+    dense, before = result.prepared.supernet, result.final.before
+    recovered, pruned, after = None, result.final.pruned, result.final.after
     if job.recovery is not None:
         with clock("recover"):
             recovered = _recover(result, job, calibration, folder, progress=progress)
@@ -291,8 +291,3 @@ def _card(
 def _name(model: str | Path) -> str:
     text = str(model)
     return text if text.count("/") == 1 and not Path(text).exists() else Path(text).stem if "/" in text else text
-
-
-def _known(evaluation: Evaluation | None) -> Evaluation:
-    assert evaluation is not None  # `finish` fills both in
-    return evaluation

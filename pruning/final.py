@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 from pruning.overlay import OverlayDatabase
 from pruning.pruned import Pruned
 from pruning.realise import Target, realise
-from pruning.settings import PruneSettings
 from pruning.texts import Texts
 from supernet.architecture import Architecture
+from supernet.artifacts import read_json
+from supernet.checkpoint import load_subnet, save_subnet
 from supernet.evaluate import Evaluation, evaluate
 from supernet.model import Supernet
 
@@ -30,9 +35,9 @@ class Final:
     pruned: Pruned
     selection: Architecture
     way: str
-    search_losses: dict[str, float] = field(default_factory=dict)
-    before: Evaluation | None = None
-    after: Evaluation | None = None
+    search_losses: dict[str, float]
+    before: Evaluation
+    after: Evaluation
 
 
 def finish(
@@ -41,13 +46,35 @@ def finish(
     texts: Texts,
     *,
     dense: Supernet,
-    settings: PruneSettings,
+    folder: Path | None = None,
     progress: bool = False,
 ) -> Final:
     """Return the best network that was found for an architecture: by its loss on the search text.
 
     The overlays of the search are always among what is tried, so the result is never worse than them there.
+
+    Args:
+        database: overlays of the ordered network.
+        arch: what to make.
+        texts: of the run.
+        dense: the ordered network.
+        folder: keeps the finished network, and gives it back when it is there; None keeps nothing.
+        progress: show a progress bar.
     """
+    place = None if folder is None else folder / hashlib.sha256(arch.id.encode()).hexdigest()[:16]
+    if place is not None and place.is_dir():
+        return _stored(place, arch)
+    final = _made(database, arch, texts, dense, progress=progress)
+    if place is not None:
+        card = {"way": final.way, "search_losses": final.search_losses}
+        card |= {"before": _plain(final.before), "after": _plain(final.after)}
+        save_subnet(place, final.pruned.gpt, final.pruned.arch, card={"scores": card})
+    return final
+
+
+def _made(
+    database: OverlayDatabase, arch: Architecture, texts: Texts, dense: Supernet, *, progress: bool
+) -> Final:  # fmt: skip
     made: dict[str, Pruned] = {"overlays": database.extract(arch)}
     target: Target = "own" if dense.config.post_attention_norm or dense.config.post_mlp_norm else "dense"
     made[target] = realise(
@@ -57,3 +84,19 @@ def finish(
     way = min(losses, key=losses.__getitem__)
     (before,), (after,) = (evaluate(net, [None], texts.held_out) for net in (dense, made[way].gpt))
     return Final(made[way], arch, way, losses, before, after)
+
+
+def _plain(evaluation: Evaluation) -> dict[str, Any]:
+    """Return plain JSON types; unknown numbers are None."""
+    values = {name: value for name, value in asdict(evaluation).items() if name != "architecture"}
+    return {name: None if value != value else value for name, value in values.items()}
+
+
+def _stored(folder: Path, arch: Architecture) -> Final:
+    scores = read_json(folder / "card.json")["scores"]
+    before, after = (
+        Evaluation(None, **{name: math.nan if value is None else value for name, value in scores[which].items()})
+        for which in ("before", "after")
+    )
+    gpt, own = load_subnet(folder)
+    return Final(Pruned(gpt.eval(), own), arch, scores["way"], scores["search_losses"], before, after)

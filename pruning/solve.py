@@ -308,7 +308,7 @@ class _Run:
         nearest: tuple[float, Final, LatencyRatio] | None = None
         for tried in chosen[: max(2, self.settings.verify.top)]:
             final = finish(
-                self.database, tried.arch, self.texts, dense=self.ordered.supernet, settings=self.settings,
+                self.database, tried.arch, self.texts, dense=self.ordered.supernet, folder=self.folder / "networks",
                 progress=self.progress,
             )  # fmt: skip
             if self.budget.latency_ratio is None:
