@@ -26,6 +26,7 @@ METHODS = (
     "parameter-choice",
 )  # fmt: skip
 _REPEATS_AGAIN = 20  # of a budget's network, measured anew
+_CODE_BYTES = 200_000  # of the standard library, enough for its blocks
 _HELD_OUT = 0.1  # of the calibration text: the tail, which recovery does not train on
 
 
@@ -169,12 +170,14 @@ def _recovered(study: Study, goal: Goal, name: str, steps: int, rates: tuple[flo
     }  # fmt: skip
 
 
-def recovery_text(study: Study) -> tuple[TokenBlocks, TokenBlocks]:
-    """Return what recovery trains on and is stopped by: the calibration text, and its tail."""
-    assert study.loaded.tokenizer is not None
-    train, tail = tokenise(find_documents(study.settings.calibration), study.loaded.tokenizer).split(_HELD_OUT)
-    T = study.settings.seq_len
-    return TokenBlocks(train, T), TokenBlocks(tail, T).first(16)
+def recovery_text(study: Study) -> tuple[TokenBlocks, dict[str, TokenBlocks]]:
+    """Return what recovery trains on and what stops it: calibration text; its tail, and code of Python's library."""
+    tokenizer, T = study.loaded.tokenizer, study.settings.seq_len
+    assert tokenizer is not None
+    train, tail = tokenise(find_documents(study.settings.calibration), tokenizer).split(_HELD_OUT)
+    code = tokenise(find_documents("stdlib", max_bytes=_CODE_BYTES), tokenizer).tokens
+    held_out = {"calibration text": TokenBlocks(tail, T).first(16), "Python code": TokenBlocks(code, T).first(16)}
+    return TokenBlocks(train, T), held_out
 
 
 # --- zero-shot ------------------------------------------------------------------------------------------------------

@@ -45,7 +45,8 @@ def _comparison(study: Study, steps: int, n_evaluations: int, goal: Goal) -> dic
         ordered.supernet, neurons=lattice.neurons, attention=lattice.attention, n_layer=range(max(1, L // 2), L + 1)
     )
     expendable = block_influence(prepared.moments).argsort(stable=True).tolist()
-    train, held_out = recovery_text(study)
+    train, texts = recovery_text(study)
+    held_out = texts["calibration text"]
     train_route(
         ordered.supernet, study.loaded.supernet, space, train, held_out, folder=folder / "training",
         settings=RouteSettings(training=training), expendable=expendable, progress=study.progress,

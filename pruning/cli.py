@@ -68,6 +68,7 @@ def _job_settings(values: dict[str, Any]) -> JobSettings:
     return JobSettings(
         recovery=_recovery_settings(values["recovery"]),
         recovery_text=values["recovery"]["text"],
+        recovery_guard=values["recovery"]["guard"],
         export=tuple(values["export"]),
         prompts=tuple(values["prompts"]),
         zero_shot=ZeroShotSettings(**zero_shot | {"tasks": tuple(zero_shot["tasks"])}),
@@ -78,7 +79,7 @@ def _job_settings(values: dict[str, Any]) -> JobSettings:
 def _recovery_settings(values: dict[str, Any]) -> RecoverySettings | None:
     from pruning.recovery_settings import RecoverySettings
 
-    given = {name: value for name, value in values.items() if name not in ("text", "max_steps")}
+    given = {name: value for name, value in values.items() if name not in ("text", "guard", "max_steps")}
     if not values["max_steps"]:
         return None
     return RecoverySettings(max_steps=values["max_steps"], **given)

@@ -23,7 +23,7 @@ from pruning.run_report import build_report
 from pruning.samples import PROMPTS, text_samples
 from pruning.settings import PruneSettings
 from pruning.solve import PruneResult, prune_to_budget
-from pruning.texts import CalibrationSettings, Source, training_blocks
+from pruning.texts import CalibrationSettings, Source, blocks_of, training_blocks
 from pruning.verification import judge, measure_alone
 from pruning.zero_shot import zero_shot
 from supernet.artifacts import versions, write_json
@@ -54,6 +54,7 @@ class JobSettings:
     Attributes:
         recovery: None does not train afterwards.
         recovery_text: None is the calibration text.
+        recovery_guard: text of another domain that training is stopped by too, beside the search text; None is none.
         export: formats, some of hf, litgpt, gguf.
         prompts: continued by both networks in the report.
         zero_shot: tasks.
@@ -62,6 +63,7 @@ class JobSettings:
 
     recovery: RecoverySettings | None = None
     recovery_text: Source | None = None
+    recovery_guard: Source | None = "stdlib"
     export: tuple[str, ...] = ("hf", "litgpt")
     prompts: tuple[str, ...] = PROMPTS
     zero_shot: ZeroShotSettings = field(default_factory=ZeroShotSettings)
@@ -220,8 +222,11 @@ def _recover(
     train = training_blocks(
         result.loaded, calibration, result.texts, text=job.recovery_text, n=wanted, progress=progress
     )
+    held_out = {"search text": result.texts.search}
+    if job.recovery_guard is not None:
+        held_out["another domain"] = blocks_of(result.loaded, calibration, job.recovery_guard, len(result.texts.search))
     return recover(
-        result.final.pruned, result.prepared.supernet, train, result.texts.search, job.recovery,
+        result.final.pruned, result.prepared.supernet, train, held_out, job.recovery,
         folder=folder / "work" / "recovery", progress=progress,
     )  # fmt: skip
 

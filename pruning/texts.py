@@ -20,6 +20,7 @@ from supernet.text import Tokenizer
 from supernet.tokens import TokenCorpus, tokenise
 
 SELF = "self"
+_MOST_BYTES = 1_000_000  # of a text that only a few blocks are wanted of
 Source = str | Path | Sequence[str | Path]
 
 
@@ -92,6 +93,14 @@ def draw_texts(loaded: LoadedSupernet, settings: CalibrationSettings, *, progres
         held_out, name = first_blocks(_corpus(settings.held_out, tokenizer, settings.cache_dir), k, T), ""
         name = _name(settings.held_out)
     return Texts(blocks[:n], blocks[n : n + m], held_out, name)
+
+
+def blocks_of(loaded: LoadedSupernet, settings: CalibrationSettings, text: Source, n: int) -> Tensor:
+    """Return the first n blocks of another text, (n, T + 1)."""
+    assert loaded.tokenizer is not None  # `draw_texts` saw it
+    documents = find_documents(text, max_bytes=_MOST_BYTES)
+    corpus = tokenise(documents, loaded.tokenizer, settings.cache_dir)
+    return first_blocks(corpus, n, _seq_len(loaded, settings))
 
 
 def training_blocks(

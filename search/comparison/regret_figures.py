@@ -82,14 +82,14 @@ def _draw_overall(
     axes: Axes, analysis: Analysis, units: Sequence[Unit], family: Family, window: tuple[int, int]
 ) -> list[tuple[float, float, str, str]]:
     left, last = window
-    ends = []
+    ends, labels_at = [], float(last)
     for method in family.methods:
         style, curve = method_style(method), mean_curve(analysis, units, method, last)
         if len(curve) >= left:
             x = np.arange(left, len(curve) + 1)
             axes.plot(x, curve[left - 1 :], color=style.color, ls=style.line)
             axes.plot(x[-1:], curve[-1:], style.marker, color=style.color, ms=5)
-            ends.append((float(last), float(curve[-1]), style.label, style.color))
+            ends.append((float(curve[-1]), style.label, style.color))
     for method in shown_points(analysis, units, left):
         found = [analysis.scores.methods.get(Entry(*unit, method)) for unit in units]
         known = [scores for scores in found if scores is not None]
@@ -98,7 +98,8 @@ def _draw_overall(
             middles = [max(quartiles(list(scores.last().values())).median, FLOOR) for scores in known]
             cost = float(np.mean([np.median(scores.lengths) for scores in known]))
             axes.plot([cost], [np.exp(np.log(middles).mean())], style.marker, color=style.color, ms=8, zorder=5)
-    return ends
+            labels_at = max(labels_at, 1.06 * cost)  # to the right of every marker
+    return [(labels_at, *end) for end in ends]
 
 
 def mean_curve(analysis: Analysis, units: Sequence[Unit], method: str, last: int) -> Floats:
