@@ -48,7 +48,7 @@ class VerifySettings:
     final_repeats: int = 40
     rounds: int = 3
     least_used: float = 0.95
-    n_networks: int = 40
+    n_networks: int = 24
 
     def __post_init__(self) -> None:
         for name, least in (("top", 1), ("repeats", 3), ("final_repeats", 3), ("rounds", 1), ("n_networks", 8)):
