@@ -18,4 +18,8 @@ for space in gpt-s gpt-m gpt-l; do
 done
 paretolm demo --smoke
 test -s runs/demo/summary.json && test -s runs/demo/report.html
+paretolm prune model=runs/demo/train/supernet budget.params=-20% mode=heterogeneous calibration.seq_len=32 \
+  calibration.n_blocks=8 calibration.n_held_out_blocks=4 search.n_evaluations=8 "prompts=[import]" progress=false \
+  run_dir=runs/pruned
+test -s runs/pruned/report.html && test -s runs/pruned/hf/config.json
 echo "wheel test: the wheel works outside the checkout"
