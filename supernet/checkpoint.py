@@ -221,6 +221,11 @@ def _read_dense(folder: Path) -> tuple[Config, Weights, Path]:
         raise ValueError(
             f"{folder / 'config.json'} does not describe a network: {error or network.arguments}"
         ) from error
+    if config.rope_n_elem % 2:
+        raise ValueError(
+            f"{folder / 'config.json'}: {config.rope_n_elem} of {config.head_size} dimensions of a head would be "
+            f"rotated (a share of {config.rotary_percentage}); RoPE needs an even number"
+        )
     config.name = _litgpt_name(folder, config)
     return config, from_hf(weights, network.layout, config, zero_biases=network.zero_biases), source
 

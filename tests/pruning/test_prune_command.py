@@ -40,8 +40,8 @@ def prune(*arguments, folder):
 def tiny_neox(folder):
     torch.manual_seed(0)
     config = GPTNeoXConfig(
-        vocab_size=256, hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=96,
-        max_position_embeddings=128, rotary_pct=0.5, hidden_act="gelu",
+        vocab_size=256, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=96,
+        max_position_embeddings=128, hidden_act="gelu",
     )  # fmt: skip
     GPTNeoXForCausalLM(config).save_pretrained(folder)
     write_byte_level(folder)

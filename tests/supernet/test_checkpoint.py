@@ -432,6 +432,17 @@ def test_unsupported_classes_and_features_are_refused_by_name(tmp_path):
             load_supernet(tmp_path / "hf")
 
 
+def test_an_odd_number_of_rotated_dimensions_is_refused(tmp_path):
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    config = GPTNeoXConfig(
+        vocab_size=64, hidden_size=48, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64
+    )
+    GPTNeoXForCausalLM(config).save_pretrained(tmp_path)  # a quarter of 12 dimensions
+    with pytest.raises(ValueError, match=r"3 of 12 dimensions of a head would be rotated.*even number"):
+        load_supernet(tmp_path)
+
+
 def test_a_foreign_parameter_in_a_hugging_face_folder_is_named(tmp_path):
     save_original("llama", tmp_path / "hf")
     rewrite(tmp_path / "hf", lambda w: w.update({"model.layers.0.self_attn.lora_A.weight": torch.zeros(1)}))
