@@ -113,8 +113,11 @@ def device_costs(
         ValueError: the workload is too long for the network, or `folder` is of another network, workload or device.
     """
     timed = [limit.metric in MEASURED for limit in asked]
-    if any(timed):
+    if all(limit.metric in ("params", "decoder_params") for limit in asked):
+        workload = _shortened(workload, config.block_size)
+    else:
         workload.check_fits(config.block_size)
+    if any(timed):
         lattice, model = _measured(
             config, workload, tied=tied, settings=settings, folder=folder, counted=not all(timed), progress=progress
         )
@@ -154,6 +157,15 @@ def _measured(
     )  # fmt: skip
     model.save(path)
     return lattice, model
+
+
+def _shortened(workload: Workload, block_size: int) -> Workload:
+    """Return a workload that the network can run; a budget of parameters does not depend on it."""
+    if workload.n_positions <= block_size:
+        return workload
+    if workload.phase == "prefill":
+        return replace(workload, seq_len=block_size)
+    return replace(workload, cache_len=block_size - 1)
 
 
 def _union(one: Lattice, other: Lattice) -> Lattice:

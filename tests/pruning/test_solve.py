@@ -46,6 +46,14 @@ def test_a_parameter_budget_is_kept_and_used(family, mode, tmp_path):
     )
 
 
+def test_a_parameter_budget_does_not_ask_for_a_workload_that_fits(tmp_path):
+    settings = PruneSettings(**QUICK)
+    result = prune_to_budget(loaded(), {"params": "-15%"}, TEXT, workload=Workload(1, 512), settings=settings)
+    assert result.met
+    with pytest.raises(ValueError, match="choose a shorter workload"):
+        prune_to_budget(loaded(), {"kv_cache": "-15%"}, TEXT, workload=Workload(1, 512), settings=settings)
+
+
 def test_what_is_returned_is_the_best_of_all_that_was_compared(tmp_path):
     result = prune_to_budget(
         loaded(), {"params": "-20%"}, TEXT, workload=Workload(1, 16),
