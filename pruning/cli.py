@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from pruning.command import Job, JobSettings
+    from pruning.command import JobSettings
+    from pruning.job import Job
     from pruning.recovery_settings import RecoverySettings
 
 

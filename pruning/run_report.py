@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from hw_profiles.device import Workload, current_device
 from pruning.budget import ResolvedLimit
+from pruning.job import Job
 from pruning.latency_check import LatencyRatio
 from pruning.report_data import (
     DENSE,
@@ -28,9 +29,6 @@ from pruning.rivals import Rival
 from pruning.settings import PruneSettings
 from pruning.solve import PruneResult, Tried
 from supernet.architecture import Architecture
-
-if TYPE_CHECKING:
-    from pruning.command import Job
 
 _MIB = 2**20
 _UNITS = {
