@@ -15,7 +15,7 @@ from litgpt.config import Config
 
 from hw_profiles.device import Workload
 from pruning.budget import MEASURED, Limit, ResolvedBudget, resolve
-from pruning.budget_values import counted_values, dense_values
+from pruning.budget_values import best_values, counted_values, dense_values
 from pruning.cost_limits import CostFunction, CostLimit
 from pruning.latency_model import LatencyModel, measure_and_fit
 from pruning.lattice import Lattice
@@ -76,9 +76,26 @@ class DeviceCosts:
         limits += [CostLimit(one.metric, partial(self._ratio, one.metric), one.ratio) for one in budget.counted]
         return limits
 
-    def resolved(self, asked: Sequence[Limit]) -> ResolvedBudget:
-        """Return the budget in absolute values."""
-        return resolve(asked, self.dense_values())
+    def resolved(self, asked: Sequence[Limit], *, complete: bool) -> ResolvedBudget:
+        """Return the budget in absolute values.
+
+        Args:
+            asked: what the user wrote.
+            complete: whether every kept block has attention and MLP (uniform networks).
+
+        Raises:
+            ValueError: a limit that no network reaches; names the smallest that can be.
+        """
+        budget = resolve(asked, self.dense_values())
+        table = None if self.model is None else self.model.table  # the model was not fitted to so small networks
+        latency, dense_ms = (None, None) if table is None else (table.predict, table.dense_ms)
+        budget.check_reachable(
+            best_values(
+                self.config, self.lattice, self.workload, tied=self.tied, complete=complete, latency=latency,
+                dense_ms=dense_ms,
+            )
+        )  # fmt: skip
+        return budget
 
     def _ratio(self, metric: str, archs: Sequence[Architecture]) -> np.ndarray:
         """Return a counted metric of each network over the dense one's, (n,)."""

@@ -173,7 +173,7 @@ class _Run:
             supernet.config, self.prepared.whole, tied=supernet.tie_embeddings, workload=workload, asked=asked,
             settings=settings, folder=folder / "device", progress=progress,
         )  # fmt: skip
-        self.budget = self.costs.resolved(asked)
+        self.budget = self.costs.resolved(asked, complete=settings.mode == "uniform")
         overlays = OverlaySettings(intercept=settings.intercept, damping=settings.damping)
         self.database = OverlayDatabase(supernet, self.ordered.moments, settings=overlays, folder=folder / "overlays")
         search = self.texts.search[:, :-1]

@@ -90,7 +90,7 @@ def draw_texts(loaded: LoadedSupernet, settings: CalibrationSettings, *, progres
     if settings.held_out is None:
         held_out, name = blocks[n + m :], f"{_name(settings.text)} (held-out part)"
     else:
-        held_out, name = first_blocks(_corpus(settings.held_out, tokenizer, settings.cache_dir), k, T), ""
+        held_out = first_blocks(_corpus(settings.held_out, tokenizer, settings.cache_dir), k, T)
         name = _name(settings.held_out)
     return Texts(blocks[:n], blocks[n : n + m], held_out, name)
 

@@ -88,17 +88,9 @@ class Verifier:
         self, gpt: litgpt.GPT, arch: Architecture, *, repeats: int, progress: bool = False
     ) -> LatencyRatio:
         """Measure a finished network with more repeats; this is what is known of its architecture from then on."""
-        (found,) = measure_ratios(
-            [gpt], self.supernet, self.workload, repeats=repeats, threads=self.settings.threads,
-            device=self.settings.device, progress=progress,
-        )  # fmt: skip
+        found = measure_alone(gpt, self.supernet, self.workload, self.settings, repeats=repeats, progress=progress)
         self._log.add(arch.id, found.to_dict())
         return found
-
-    def known(self, arch: Architecture) -> LatencyRatio | None:
-        """Return what was measured of an architecture, or None."""
-        found = self._log.known.get(arch.id)
-        return None if found is None else LatencyRatio(**found)
 
 
 def measure_alone(
