@@ -67,7 +67,7 @@ class Network:
         series: "dense", "ours", or the name of a method ("FLAP", "candidates"): networks of a series look alike.
         loss: nats a token on `PruneReport.texts`' first text, or on calibration text for candidates.
         perplexity: by text.
-        latency_ratio: measured, to the dense model; `latency_low` and `latency_high` are its quartiles.
+        latency_ratio: measured, to the dense model; `latency_low` and `latency_high` are the ends of its 95 % interval.
         latency_ms: measured median.
         tokens_per_s: measured.
         n_params: parameters.

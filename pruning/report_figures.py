@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pruning.report_data import DENSE, OURS, Network, PruneReport
-from search.figure_style import LIGHT, Theme, laid_out, new_figure, plain_ticks, styled
-from search.number_format import number
+from pruning.report_data import PruneReport
+from pruning.report_pareto import MARKERS, pareto_figure
+from search.figure_style import LIGHT, Theme, laid_out, new_figure, styled
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CANDIDATES = "candidates"
-_MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d", "8")
 _PANEL_WIDTH, _DIGIT_WIDTH, _CELL_MARGIN = 7.7, 0.052, 0.045  # inches, of the heat map at 6 points
-_OFF_SCALE = 12.0  # times the dense perplexity: what is worse is shown at the upper edge
 
 
 @dataclass(frozen=True)
@@ -31,125 +27,6 @@ class FigureSpec:
     draw: Callable[[PruneReport, Theme], Figure | None]
     alt: str
     caption: str
-
-
-# --- latency against perplexity ------------------------------------------------------------------------------------
-
-
-def pareto_figure(report: PruneReport, theme: Theme = LIGHT) -> Figure | None:
-    """Draw perplexity on the first text against the measured latency ratio; None without two such networks."""
-    points = [(n, y) for n in report.networks if n.latency_ratio is not None and (y := _quality(n, report)) is not None]
-    if len(points) < 2:
-        return None
-    dense = next((y for n, y in points if n.series == DENSE), min(y for _, y in points))
-    ours = [y for n, y in points if n.series == OURS]
-    top = max(_OFF_SCALE * dense, *(1.5 * y for y in ours), 0)
-    shown = [y for _, y in points if y <= top]
-    ceiling = min(top, 1.18 * max(shown)) if len(shown) < len(points) else 1.12 * max(shown)
-    with styled(theme):
-        figure = new_figure(9.4, 4.6)
-        axes = figure.subplots()
-        axes.set_yscale("log")
-        styles = _styles(report, theme)
-        _joined(axes, [(n, y) for n, y in points if n.series == OURS], theme)
-        for network, y in points:
-            _point(axes, network, y, ceiling, styles[network.name], theme)
-        if report.latency_limit is not None:
-            axes.axvline(report.latency_limit, color=theme.muted, lw=1, ls=(0, (4, 3)), zorder=1)
-        ratios = [r for n, _ in points for r in (n.latency_ratio, n.latency_low, n.latency_high) if r is not None]
-        margin = 0.06 * (max(ratios) - min(ratios)) or 0.05
-        axes.set_xlim(min(ratios) - margin, max(ratios) + margin)
-        axes.set_ylim(min(shown) / 1.12, ceiling * (1.16 if len(shown) < len(points) else 1.0))
-        axes.set(xlabel=_latency_label(report), ylabel=f"Perplexity{_on_text(report)}")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.2f}")
-        plain_ticks(axes, y=True)
-        figure.legend(handles=_legend(points, ceiling, styles, report, theme), loc="outside right upper",
-                      labelspacing=0.75, handletextpad=0.6, title=_legend_title(report), alignment="left",
-                      title_fontsize=8)  # fmt: skip
-        return laid_out(figure)
-
-
-def _quality(network: Network, report: PruneReport) -> float | None:
-    value = network.perplexity.get(report.texts[0]) if report.texts else None
-    return value if value is not None and np.isfinite(value) and value > 0 else None
-
-
-def _on_text(report: PruneReport) -> str:
-    return f", {report.texts[0]}" if report.texts else ""
-
-
-def _latency_label(report: PruneReport) -> str:
-    return "Latency, measured (ratio to the dense model)"
-
-
-def _legend_title(report: PruneReport) -> str:
-    return "perplexity at latency ratio"
-
-
-def _styles(report: PruneReport, theme: Theme) -> dict[str, tuple[str, str, float]]:
-    """Return colour, marker and size of each network; a series keeps its style whatever the others are."""
-    found, others = (
-        {},
-        list(dict.fromkeys(n.series for n in report.networks if n.series not in (DENSE, OURS, CANDIDATES))),
-    )
-    for network in report.networks:
-        if network.series == DENSE:
-            found[network.name] = (theme.ink, "*", 12.0)
-        elif network.series == OURS:
-            found[network.name] = (theme.series[0], "o", 8.0)
-        elif network.series == CANDIDATES:
-            found[network.name] = (theme.faint, "o", 3.5)
-        else:
-            i = others.index(network.series)
-            found[network.name] = (theme.series[1 + i % (len(theme.series) - 1)], _MARKERS[i % len(_MARKERS)], 7.0)
-    return found
-
-
-def _joined(axes: Axes, points: Sequence[tuple[Network, float]], theme: Theme) -> None:
-    """Join the results of several budgets by a line."""
-    if len(points) > 1:
-        line = sorted((n.latency_ratio or 0.0, y) for n, y in points)
-        axes.plot(*zip(*line, strict=True), color=theme.series[0], lw=1.2, alpha=0.6, zorder=2)
-
-
-def _point(axes: Axes, network: Network, y: float, ceiling: float, style: tuple[str, str, float], theme: Theme) -> None:
-    color, marker, size = style
-    x = network.latency_ratio or 1.0
-    if y > ceiling:  # an arrow at the upper edge; the legend has the number
-        axes.plot(x, ceiling, marker, ms=size, color=color, mec=theme.background, mew=0.8, zorder=4)
-        arrow = {"arrowstyle": "-|>", "color": color, "lw": 1.2, "shrinkA": 5, "shrinkB": 0}
-        axes.annotate("", (x, ceiling * 1.15), (x, ceiling), zorder=3, arrowprops=arrow)
-        return
-    if network.latency_low is not None and network.latency_high is not None:
-        axes.hlines(y, network.latency_low, network.latency_high, color=color, lw=1.4, zorder=3)
-    axes.plot(
-        x, y, marker, ms=size, color=color, mec=theme.background, mew=0.8, zorder=5 if network.series == OURS else 4
-    )
-
-
-def _legend(
-    points: Sequence[tuple[Network, float]], ceiling: float, styles: dict[str, tuple[str, str, float]],
-    report: PruneReport, theme: Theme,
-) -> list[Artist]:  # fmt: skip
-    """Return an entry a network, best first, candidates together."""
-    from matplotlib.lines import Line2D
-
-    entries: list[Artist] = []
-    named = [(n, y) for n, y in points if n.series != CANDIDATES]
-    for network, y in sorted(named, key=lambda pair: (pair[0].series != DENSE, pair[0].series != OURS, pair[1])):
-        color, marker, size = styles[network.name]
-        text = f"{network.name}\n{number(y)} at {network.latency_ratio:.3f}" + (" (off scale)" if y > ceiling else "")
-        entries.append(
-            Line2D([], [], lw=0, marker=marker, ms=min(size, 9), color=color, mec=theme.background, label=text)
-        )
-    n_candidates = len(points) - len(named)
-    if n_candidates:
-        text = f"{n_candidates} candidates of the search"
-        entries.append(Line2D([], [], lw=0, marker="o", ms=3.5, color=theme.faint, label=text))
-    if report.latency_limit is not None:
-        text = f"budget: {report.latency_limit:.3f}"
-        entries.append(Line2D([], [], color=theme.muted, lw=1, ls=(0, (4, 3)), label=text))
-    return entries
 
 
 # --- what was kept -------------------------------------------------------------------------------------------------
@@ -272,14 +149,14 @@ def prediction_figure(report: PruneReport, theme: Theme = LIGHT) -> Figure | Non
 def _prediction_style(name: str, place: int, theme: Theme) -> tuple[str, str, float]:
     known = {"held out": (theme.series[0], "o", 5.0), "candidate": (theme.series[4], "s", 5.5),
              "result": (theme.ink, "*", 12.0)}  # fmt: skip
-    return known.get(name, (theme.series[1 + place % (len(theme.series) - 1)], _MARKERS[place % len(_MARKERS)], 5.5))
+    return known.get(name, (theme.series[1 + place % (len(theme.series) - 1)], MARKERS[place % len(MARKERS)], 5.5))
 
 
 FIGURES: tuple[FigureSpec, ...] = (
     FigureSpec(
-        "pareto", pareto_figure, "Perplexity against measured latency: the result, the dense model, baselines",
-        "Lower left is better. Latency is measured by turns with the dense model; horizontal bars are quartiles. The "
-        "perplexity axis is logarithmic; an arrow marks what is off the scale.",
+        "pareto", pareto_figure, "Perplexity against cost: the result, the dense model, baselines",
+        "Lower left is better. Latency is measured by turns with the dense model, with its 95 % interval; without a "
+        "budget of time the cost is counted. The perplexity axis is logarithmic; an arrow marks what is off the scale.",
     ),
     FigureSpec(
         "blocks", blocks_figure, "Query heads, key/value heads and MLP neurons that each block keeps",

@@ -124,7 +124,7 @@ def _used_columns(report: PruneReport) -> list[tuple[str, str, str]]:
 
 
 def _cell(network: Network, dense: Network | None, key: str, report: PruneReport) -> tuple[str, str]:
-    """Return a value and, smaller, its ratio to the dense model's (of the latency ratio, its quartiles)."""
+    """Return a value and, smaller, its ratio to the dense model's (of the latency ratio, its 95 % interval)."""
     value = _value(network, key)
     if value is None:
         return NONE, ""

@@ -9,7 +9,8 @@ from prune_reports import DENSE, example_report
 
 from pruning.report import draw_figures, render, write_report
 from pruning.report_data import BudgetLine, Network, PredictedLatency, PruneReport
-from pruning.report_figures import blocks_figure, pareto_figure, prediction_figure
+from pruning.report_figures import blocks_figure, prediction_figure
+from pruning.report_pareto import pareto_figure
 from pruning.report_view import budget_rows, columns, headline, key_figures, network_rows
 from search.figure_style import to_png
 from supernet.architecture import Architecture
@@ -144,6 +145,25 @@ def test_what_is_off_the_scale_stays_in_the_legend_and_does_not_squash_the_rest(
     assert "magnitude\n1,000,000 at 0.744 (off scale)" in labels
     assert labels[0].startswith("dense") and labels[1].startswith("ours\n44.3 at 0.742")
     assert axes.get_xlabel().endswith("(ratio to the dense model)") and "WikiText-2 test" in axes.get_ylabel()
+
+
+@pytest.mark.parametrize(("metric", "limit", "label", "title", "line"), [
+    ("parameters", 101e6, "Parameters (ratio", "perplexity at parameters ratio", "budget: 0.751"),
+    ("KV cache (MiB)", 18.0, "KV cache (ratio", "perplexity at KV cache ratio", "budget: 0.800"),
+    ("decoder parameters", 80e6, "Parameters (ratio", "perplexity at parameters ratio", None),
+])  # fmt: skip
+def test_without_measured_latency_the_cost_is_what_the_budget_counts(metric, limit, label, title, line):
+    report = example_report()
+    networks = tuple(replace(n, latency_ratio=None, latency_low=None, latency_high=None) for n in report.networks)
+    budget = (BudgetLine(metric, "x", limit, limit, limit),)
+    figure = pareto_figure(replace(report, networks=networks, budget=budget, latency_limit=None))
+    assert figure.axes[0].get_xlabel().startswith(label)
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert legend.get_title().get_text() == title
+    expected = 17.3 / 22.5 if "KV" in metric else 98_304_000 / 134_515_008
+    assert f"ours\n44.3 at {expected:.3f}" in labels
+    assert (line in labels) if line else not any(text.startswith("budget") for text in labels)
 
 
 def test_figures_without_data_are_not_drawn():
