@@ -26,8 +26,9 @@ from supernet.architecture import Architecture
 
 Mode = Literal["uniform", "heterogeneous"]
 Kind = Literal["programme", "uniform", "depth"]
-_POWERS = (1.0, 0.75, 1.35)
-_MOST = 250  # plans of a curve, the dearest: those nearest to the limit
+_POWERS = (1.0, 0.75, 1.35, 1.7)
+_MOST = 250  # plans of a curve, spread over costs near the limit
+_REACH = 0.1  # of the additive cost, above and below the limit
 _MARGINS = (-0.04, -0.02, 0.0, 0.02, 0.04)  # of the additive cost, which the predicted one differs from
 
 
@@ -57,7 +58,7 @@ def propose(
     limits: Sequence[CostLimit],
     *,
     mode: Mode = "heterogeneous",
-    n_plans: int = 4,
+    n_plans: int = 3,
     n_uniform: int = 12,
     shortlist: int | None = 8,
     progress: bool = False,
@@ -80,7 +81,7 @@ def propose(
     """
     dense = loss.dense
     check_reachable(lattice, dense, limits, mode=mode)
-    found = list(_depth(loss, quality, limits, mode, shortlist, progress))
+    found = list(_depth(loss, quality, limits, shortlist, progress))
     orders = [_dropped(dense, arch) for name, arch in found if name == "iterative drop of blocks"]
     networks = uniform_networks(quality, lattice, dense, limits, drop_orders=orders, keep=n_uniform)
     named = [("depth", *pair) for pair in found] + [("uniform", f"uniform {i + 1}", a) for i, a in enumerate(networks)]
@@ -150,7 +151,6 @@ def _depth(
     loss: CalibrationLoss,
     quality: QualityTable,
     limits: Sequence[CostLimit],
-    mode: Mode,
     shortlist: int | None,
     progress: bool,
 ) -> Iterator[tuple[str, Architecture]]:
@@ -158,9 +158,8 @@ def _depth(
     dense = loss.dense
     by_influence = influence_drop(dense, loss.database.moments, limits)
     found = [] if by_influence is None else [("Block Influence", by_influence)]
-    for of in ("block",) if mode == "uniform" else ("block", "part"):
-        path = iterative_drop(loss, dense, quality, limits, of=of, shortlist=shortlist, progress=progress)  # type: ignore[arg-type]
-        found.append((f"iterative drop of {of}s", path[-1]))
+    path = iterative_drop(loss, dense, quality, limits, shortlist=shortlist, progress=progress)
+    found.append(("iterative drop of blocks", path[-1]))
     held = all_hold(limits, [arch for _, arch in found])
     yield from (pair for pair, ok in zip(found, held, strict=True) if ok)
 
@@ -181,7 +180,9 @@ def _plans(
 def _plans_around(problem: Problem, limits: Sequence[CostLimit], n_plans: int) -> list[Plan]:
     """Return the plans of the least damage whose predicted costs keep the limits."""
     if len(limits) == 1:
-        plans = trade_off(problem, limit=1.1 * limits[0].limit, most=_MOST)
+        plans = trade_off(
+            problem, limit=(1 + _REACH) * limits[0].limit, least=(1 - _REACH) * limits[0].limit, most=_MOST
+        )
     else:
         tried = (plan_within(problem, [limits[0].limit * (1 + m), *(x.limit for x in limits[1:])]) for m in _MARGINS)
         plans = [plan for plan in tried if plan is not None]

@@ -26,6 +26,8 @@ from pruning.table_measure import measure_table
 from supernet.architecture import Architecture
 
 _MODEL, _LATTICE = "latency_model", "chosen_lattice.json"
+_REPEATS_PARTS = 6  # pairs for each part
+_REPEATS = 4  # pairs for each network of the latency model, whose own error is larger than their noise
 
 
 @dataclass(frozen=True)
@@ -156,8 +158,8 @@ def _measured(
     progress: bool,
 ) -> tuple[Lattice, LatencyModel]:
     """Return the lattice and the latency model; with `counted` costs limited too, widths that save no time stay."""
-    timing = Timing(device=settings.device, threads=settings.threads)
-    lattice = find_lattice(config, workload, timing=timing, folder=folder, progress=progress)
+    timing = Timing(device=settings.device, threads=settings.threads, repeats=_REPEATS_PARTS, warmup=1)
+    lattice = find_lattice(config, workload, timing=timing, embd=settings.embd, folder=folder, progress=progress)
     lattice.save(folder / _LATTICE)
     if counted:
         lattice = _union(lattice, Lattice.coarse(config))
@@ -169,7 +171,7 @@ def _measured(
         return lattice, LatencyModel.load(path)
     table = measure_table(config, lattice, workload, timing=timing, tied=tied, folder=folder, progress=progress)
     model = measure_and_fit(
-        config, table, lattice, n=settings.verify.n_networks, timing=replace(timing, repeats=6), tied=tied,
+        config, table, lattice, n=settings.verify.n_networks, timing=replace(timing, repeats=_REPEATS), tied=tied,
         seed=settings.seed, folder=folder, progress=progress,
     )  # fmt: skip
     model.save(path)

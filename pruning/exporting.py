@@ -15,12 +15,13 @@ from safetensors import safe_open
 
 from pruning.generation_check import check_hf_cache, check_litgpt_cache
 from pruning.hf_blocks import MODELING_FILE, BlockLayout, block_layout, modeling_class, write_block_model
-from pruning.model_card import model_card
+from pruning.model_card import gguf_loading, litgpt_loading, model_card, transformers_loading
 from pruning.pruned import Pruned
 from supernet.artifacts import atomic_folder, read_json, restore_folder, write_json, write_text
 from supernet.checkpoint import TOKENIZER_FILES, write_checkpoint_card
 from supernet.export import (
     HF_FILES,
+    README_FILE,
     Export,
     export_litgpt,
     load_hf,
@@ -34,11 +35,10 @@ from supernet.huggingface import layout_for
 from supernet.text import Tokenizer, stored_tokenizer
 
 FORMATS = ("hf", "litgpt", "gguf")
-README = "README.md"
 GGUF_FILE = "model.gguf"
 # what stands beside the weights of a checkpoint and stays true of a pruned one
 _SOURCE_FILES = (*TOKENIZER_FILES, "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", "LICENSE")
-_NAMES = (*HF_FILES, *_SOURCE_FILES, MODELING_FILE, README)
+_NAMES = (*HF_FILES, *_SOURCE_FILES, MODELING_FILE, README_FILE)
 _SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -145,8 +145,11 @@ def _export_hf(
         n_params = _stored_parameters(new / "model.safetensors", gpt, model)
         call = f"AutoModelForCausalLM.from_pretrained({', '.join(options)})"
         facts = {"n_params": n_params, "class": layout.class_name, "loads_with": call}
-        readme = model_card(pruned, card, class_name=layout.class_name, options=options[1:], n_params=n_params)
-        write_text(new / README, readme)
+        readme = model_card(
+            pruned, card, class_name=layout.class_name, loading=transformers_loading(options[1:]), n_params=n_params,
+            library="transformers",
+        )  # fmt: skip
+        write_text(new / README_FILE, readme)
         scores = {**card.get("scores", {}), "max_cache_difference": cache_difference}
         write_companions(new, tokenizer, {**card, **facts, "scores": scores}, arch, difference)
     return Export(restore_folder(folder), layout.class_name, call, difference, n_params)
@@ -158,7 +161,10 @@ def _export_litgpt(folder: Path, pruned: Pruned, tokenizer: Tokenizer | None, ca
     n_params = _n_params(pruned.gpt)
     scores = {**card.get("scores", {}), "max_cache_difference": check_litgpt_cache(reference)}
     facts = {"n_params": n_params, "scores": scores}
-    done = export_litgpt(folder, pruned.gpt, pruned.arch, tokenizer=tokenizer, card={**card, **facts})
+    readme = model_card(
+        pruned, card, class_name="litgpt.GPT", loading=litgpt_loading(pruned.arch), n_params=n_params, library="litgpt"
+    )
+    done = export_litgpt(folder, pruned.gpt, pruned.arch, tokenizer=tokenizer, card={**card, **facts}, readme=readme)
     return replace(done, n_params=n_params)
 
 
@@ -169,7 +175,7 @@ def _export_gguf(folder: Path, pruned: Pruned, tokenizer: Tokenizer | None, card
     gpt, arch = pruned
     dtype = "float32" if gpt.lm_head.weight.dtype == torch.float32 else "float16"
     kind = "llama" if arch.is_uniform else "deci"
-    with atomic_folder(folder, names=(GGUF_FILE, "card.json")) as new:
+    with atomic_folder(folder, names=(GGUF_FILE, "card.json", README_FILE)) as new:
         name = str(card.get("name", ""))
         path = write_gguf(new / GGUF_FILE, gpt, arch, tokenizer=tokenizer, dtype=dtype, name=name)
         back = read_gguf(path).gpt.float().eval()
@@ -177,6 +183,11 @@ def _export_gguf(folder: Path, pruned: Pruned, tokenizer: Tokenizer | None, card
         tensors = gguf_package().GGUFReader(path).tensors
         n_params = sum(int(t.n_elements) for t in tensors if t.name != "rope_freqs.weight")
         del tensors  # the reader maps the file
+        readme = model_card(
+            pruned, card, class_name=f"llama.cpp {kind}", loading=gguf_loading(GGUF_FILE, kind), n_params=n_params,
+            library="gguf",
+        )  # fmt: skip
+        write_text(new / README_FILE, readme)
         scores = {**card.get("scores", {}), "max_logit_difference": difference}
         facts = {"n_params": n_params, "dtype": dtype, "scores": scores}
         write_checkpoint_card(new, {**card, **facts}, what=f"export of pruned network {arch.id}")

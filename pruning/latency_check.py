@@ -27,6 +27,7 @@ Network: TypeAlias = litgpt.GPT | Callable[[], litgpt.GPT]  # a network, or a fu
 _LEAST_MS = 5.0  # a sample on a CPU lasts at least this long: shorter calls are repeated within it
 _WARM_BELOW_MS = 100.0  # before shorter calls one goes untimed, to refill the caches that the other network evicted
 _MOST_CALLS = 64
+_LONG_MS = 300.0  # one call as long as this is warm-up enough
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def measure_ratios(
         dense: what they are compared with.
         workload: the input: prefill, or decode with a filled cache.
         repeats: pairs of samples; with a `precision` the most.
-        warmup: untimed calls of each network before.
+        warmup: untimed calls of each network before, at least one; no further ones where a call is long (300 ms).
         threads: CPU threads; None for the physical cores. The number is put back afterwards.
         device: "cpu", "cuda", "cuda:1".
         progress: show a progress bar.
@@ -139,9 +140,10 @@ class _Timed:
     def of(cls, network: Network, workload: Workload, meter: LatencyMeter, warmup: int) -> _Timed:
         model = _placed(network if isinstance(network, nn.Module) else network(), workload, meter.device)
         step = workload_step(model, workload, seed=meter.seed)
-        for _ in range(warmup):
-            step()
-        ms = meter.sample(step)
+        for _ in range(max(warmup, 1)):
+            ms = meter.sample(step)
+            if ms > _LONG_MS:
+                break
         on_cpu = meter.device == "cpu"
         calls = min(max(math.ceil(_LEAST_MS / ms), 1), _MOST_CALLS) if on_cpu else 1
         return cls(model, step, meter, calls, warm=ms < _WARM_BELOW_MS)

@@ -37,6 +37,7 @@ def find_lattice(
     *,
     timing: Timing | None = None,
     n_widths: int = 12,
+    embd: bool = True,
     folder: str | Path | None = None,
     progress: bool = False,
 ) -> Lattice:
@@ -51,6 +52,7 @@ def find_lattice(
         workload: the input.
         timing: device, threads and repeats.
         n_widths: MLP widths to end with, at most.
+        embd: measure residual widths too; without, the lattice has the whole one alone.
         folder: where measurements are kept, so that a killed run goes on; None for memory.
         progress: show progress bars.
 
@@ -60,6 +62,7 @@ def find_lattice(
     timing, config = timing or Timing(), small_vocabulary(config)
     depth = min(_BLOCKS, config.n_layer)
     whole = (config.n_head, config.n_query_groups)
+    residual = embd_candidates(config) if embd else [config.n_embd]
     measured: dict[str, Mapping[Any, LatencyRatio]] = {}
     shapes: dict[str, dict[Any, Architecture]] = {
         "neurons": {
@@ -69,7 +72,7 @@ def find_lattice(
         "attention": {
             level: like_layers(config, depth, attention=level, neurons=0) for level in attention_candidates(config)
         },
-        "embd": {width: like_layers(config, depth, n_embd=width) for width in embd_candidates(config)},
+        "embd": {width: like_layers(config, depth, n_embd=width) for width in residual},
     }
     references: dict[str, Any] = {"neurons": config.intermediate_size, "attention": whole, "embd": config.n_embd}
     for name, archs in shapes.items():

@@ -18,7 +18,7 @@ _PLACED = {
 
 
 def model_card(
-    pruned: Pruned, card: Mapping[str, Any], *, class_name: str, options: Sequence[str], n_params: int
+    pruned: Pruned, card: Mapping[str, Any], *, class_name: str, loading: str, n_params: int, library: str
 ) -> str:
     """Return the text of README.md.
 
@@ -29,12 +29,13 @@ def model_card(
             `perplexity`: text -> {"before": ..., "after": ...}. `workload`, `device`, `command`, `notes`: text.
             `versions`: package -> version. Other entries are listed as they are.
         class_name: the class that holds it.
-        options: further arguments of from_pretrained.
+        loading: how it is loaded, Markdown: `transformers_loading`, `litgpt_loading` or `gguf_loading`.
         n_params: parameters in the file.
+        library: the library that loads it, for the front matter.
     """
     base = card.get("base_model")
     name = card.get("name") or (f"{base}, pruned" if base else "A pruned language model")
-    parts = [_front_matter(card), f"# {name}"]
+    parts = [_front_matter(card, library), f"# {name}"]
     origin = f"a pruned version of `{base}`" if base else "a pruned language model"
     parts.append(
         f"This is {origin}, made with paretolm: attention heads, key/value "
@@ -43,7 +44,7 @@ def model_card(
     )
     parts += _numbers(card) + _perplexities(card)
     parts += ["## Shape", _shape(pruned.arch, class_name)]
-    parts += ["## Load it", _loading(class_name, options)]
+    parts += ["## Load it", loading]
     others = {key: value for key, value in card.items() if key not in _PLACED}
     if others:
         parts += ["## More facts", "\n".join(f"- {key}: {_text(value)}" for key, value in others.items())]
@@ -56,8 +57,8 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(card: Mapping[str, Any]) -> str:
-    lines = ["library_name: transformers", "pipeline_tag: text-generation"]
+def _front_matter(card: Mapping[str, Any], library: str) -> str:
+    lines = [f"library_name: {library}", "pipeline_tag: text-generation"]
     lines += [f"{key}: {card[key]}" for key in ("license", "language", "base_model") if card.get(key)]
     return "\n".join(["---", *lines, "tags:", "- pruned", "- paretolm", "---"])
 
@@ -101,7 +102,8 @@ def _shape(arch: Architecture, class_name: str) -> str:
     return f"{kept}\n\n" + "\n".join(lines)
 
 
-def _loading(class_name: str, options: Sequence[str]) -> str:
+def transformers_loading(options: Sequence[str]) -> str:
+    """Return how transformers loads an export; `options` are further arguments of from_pretrained."""
     arguments = "".join(f", {option}" for option in options)
     code = (
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
@@ -112,6 +114,21 @@ def _loading(class_name: str, options: Sequence[str]) -> str:
     if "trust_remote_code=True" in options:
         note = "\n\nIts blocks have sizes of their own, which the file modeling_pruned.py in this folder builds."
     return f"```python\n{code}\n```{note}"
+
+
+def litgpt_loading(arch: Architecture) -> str:
+    """Return how an export in litgpt's format is loaded."""
+    if arch.is_uniform:
+        return '```python\nfrom litgpt import LLM\n\nllm = LLM.load("path/to/this/folder")\n```'
+    load = 'gpt, arch = load_subnet("path/to/this/folder")'
+    code = f"from supernet.checkpoint import load_subnet  # pip install paretolm\n\n{load}"
+    note = "Its blocks have sizes of their own, for which litgpt's config has no place: paretolm builds the network."
+    return f"```python\n{code}\n```\n\n{note}"
+
+
+def gguf_loading(file: str, kind: str) -> str:
+    """Return how llama.cpp loads an export; `kind` is the architecture's name there."""
+    return f"```\nllama-cli -m path/to/this/folder/{file}\n```\n\nllama.cpp reads it as its architecture `{kind}`."
 
 
 def _text(value: Any) -> str:

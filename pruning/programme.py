@@ -129,14 +129,20 @@ def _one_block(dense: Architecture, layer: int, shape: Shape) -> Architecture:
 
 
 def trade_off(
-    problem: Problem, *, limit: float | None = None, most: int | None = None, n_bins: int = _BINS
+    problem: Problem,
+    *,
+    limit: float | None = None,
+    least: float = 0.0,
+    most: int | None = None,
+    n_bins: int = _BINS,
 ) -> list[Plan]:
     """Return the Pareto curve of the first cost against damage, the cheapest plan first.
 
     Args:
         problem: what is chosen from.
         limit: the curve's end; None is the whole network's cost.
-        most: how many plans, the dearest; None is all.
+        least: the curve's beginning.
+        most: how many plans at most, spread evenly over the curve; None is all.
         n_bins: of the cost.
     """
     room = None if limit is None else limit - problem.fixed[0]
@@ -145,9 +151,12 @@ def trade_off(
     choices = _choices(problem, n_bins, room=room)
     cost, damage = _sum(problem.costs[0], choices), _sum(problem.damage, choices)
     choices, damage = (array[np.lexsort((damage, cost))] for array in (choices, damage))
-    least = np.minimum.accumulate(np.append(np.inf, damage))[:-1]
-    front = choices[damage < least]
-    return [problem.plan(choice) for choice in (front if most is None else front[-most:])]
+    before = np.minimum.accumulate(np.append(np.inf, damage))[:-1]
+    front = choices[damage < before]
+    front = front[_sum(problem.costs[0], front) + problem.fixed[0] >= least]
+    if most is not None and len(front) > most:
+        front = front[np.linspace(0, len(front) - 1, most).round().astype(int)]
+    return [problem.plan(choice) for choice in front]
 
 
 def plan_within(problem: Problem, limits: Sequence[float], *, n_bins: int = _BINS) -> Plan | None:

@@ -9,7 +9,7 @@ gives one search; what a killed run evaluated is found again in the loss's file,
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -71,6 +71,7 @@ def refine(
     n_evaluations: int = 200,
     seconds: float = float("inf"),
     seed: int = 0,
+    known: Mapping[Architecture, float] | None = None,
     progress: bool = False,
 ) -> Refined:
     """Search around each start in turn, with equal shares of the evaluations and seconds.
@@ -85,6 +86,7 @@ def refine(
         n_evaluations: networks evaluated in all, the starts among them.
         seconds: wall-clock limit; a search that it ends cannot be repeated exactly.
         seed: of the draws.
+        known: losses of networks that were evaluated before: they correct the table from the start.
         progress: show a progress bar.
 
     Raises:
@@ -93,6 +95,8 @@ def refine(
     _check(starts, limits, mode)
     make = UniformMoves if mode == "uniform" else HeterogeneousMoves
     run = _Run(loss, make(loss.dense, lattice, limits), DamageModel(quality, rng=np.random.default_rng(seed)))
+    for arch, value in (known or {}).items():
+        run.model.see(arch, value)
     begin = time.monotonic()
     bar = tqdm(total=n_evaluations, unit="network", desc="refine", disable=not progress)
     with bar:

@@ -36,19 +36,21 @@ class VerifySettings:
 
     Attributes:
         top: candidates that are extracted and measured in each round.
-        repeats: pairs of samples of each while searching.
+        repeats: pairs of samples of each while searching, at most: fewer where they agree (`precision`).
         final_repeats: of the network that is returned.
         rounds: the budget inside is tightened or relaxed at most so often.
         least_used: the share of the allowed latency that should be used.
         n_networks: random networks that the latency model is fitted to.
+        precision: relative half width of a candidate's median at which sampling ends.
     """
 
     top: int = 3
     repeats: int = 20
-    final_repeats: int = 40
+    final_repeats: int = 20
     rounds: int = 3
     least_used: float = 0.95
     n_networks: int = 24
+    precision: float = 0.005
 
     def __post_init__(self) -> None:
         for name, least in (("top", 1), ("repeats", 3), ("final_repeats", 3), ("rounds", 1), ("n_networks", 8)):

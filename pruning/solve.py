@@ -20,6 +20,7 @@ import numpy as np
 from hw_profiles.device import Workload
 from pruning.budget import Limit, ResolvedBudget, parse_budget
 from pruning.candidates import Candidate, propose, rank
+from pruning.cost_limits import CostLimit, all_hold
 from pruning.device_costs import DeviceCosts, device_costs
 from pruning.final import Final, finish
 from pruning.fingerprints import fingerprint
@@ -42,7 +43,11 @@ _LEAST_CHANGE, _MOST_CHANGE = 0.9, 1.1  # of the internal budget in one round
 _N_RANKED = 6
 _MARGIN = 0.01
 _QUICK_BLOCKS = 2  # of the search text, for the quality table and the first look at candidates
+_N_STARTS = 2  # of the local search
+_SPARE = (0.01, 0.02)  # of the predicted latency: what is measured beside the best candidate
+_ENOUGH_USED = 0.97  # of the budget, by such a spare one: no further round
 _SHORTLIST = 4  # of the iterative drops
+_LATER_SHARE = 0.5  # of evaluations and seconds, for the rounds after the first, which start from what it found
 
 
 @dataclass(frozen=True)
@@ -220,19 +225,17 @@ class _Run:
 
     def _search_counted(self) -> list[Tried]:
         """Return the candidates of a budget that nothing has to be measured for, the best first."""
-        return sorted(self._round(1, 1.0, []), key=lambda tried: tried.loss)
+        return sorted(self._round(1, 1.0), key=lambda tried: tried.loss)
 
     def _search_measured(self) -> list[Tried]:
         """Return the measured candidates that keep the budget, the best first; the nearest ones where none does."""
-        scale, starts = 1.0, []
+        scale = 1.0
         for number in range(1, self.settings.verify.rounds + 1):
-            ranked = self._round(number, scale, starts)
-            top = ranked[: self.settings.verify.top]
-            measured = self._measured(top)
+            ranked = self._round(number, scale)
+            measured = self._measured([ranked[0], *self._spares(number, scale)][: self.settings.verify.top])
             best = self._best()
-            if best and best[0].loss <= min(t.loss for t in ranked) and self._used(best[0]) >= self._least_used:
+            if best and self._used(best[0]) >= (self._least_used if best[0].loss <= ranked[0].loss else _ENOUGH_USED):
                 return best
-            starts = [tried.arch for tried in best[:2]]
             ratios = [m.measured.ratio / self._model(m.arch) for m in measured if m.measured is not None]
             scale = float(np.clip(np.median(ratios), scale * _LEAST_CHANGE, scale * _MOST_CHANGE))
         best = self._best()
@@ -240,19 +243,23 @@ class _Run:
             return sorted(self._all_measured(), key=lambda tried: (max(self._used(tried), 1.0), tried.loss))
         return best
 
-    def _round(self, number: int, scale: float, starts: Sequence[Architecture]) -> list[Tried]:
-        """Search with predicted latencies times `scale`; returns all candidates compared, the best first."""
+    def _round(self, number: int, scale: float) -> list[Tried]:
+        """Search with predicted latencies times `scale`; returns all candidates compared, the best first.
+
+        Later rounds start from the best networks of all rounds that keep the limits now.
+        """
         limits = self.costs.limits(self.budget, scale=scale)
         candidates = propose(
             self.quick_loss, self.quality, self.costs.lattice, limits, mode=self.settings.mode, shortlist=_SHORTLIST,
             progress=self.progress,
         )  # fmt: skip
         ranked = rank(self.loss, candidates, keep=_N_RANKED, first=self.quick_loss, progress=self.progress)
-        known = [arch for arch in starts if all(limit.holds([arch])[0] for limit in limits)]
+        search, share = self.settings.search, 1.0 if number == 1 else _LATER_SHARE
         found = refine(
-            self.loss, list(dict.fromkeys([*known, *(c.arch for c in ranked[:2])])), limits, self.quality,
-            self.costs.lattice, mode=self.settings.mode, n_evaluations=self.settings.search.n_evaluations,
-            seconds=self.settings.search.seconds, seed=self.settings.seed + number, progress=self.progress,
+            self.loss, self._evaluated(limits)[:_N_STARTS], limits, self.quality, self.costs.lattice,
+            mode=self.settings.mode, n_evaluations=max(1, round(share * search.n_evaluations)),
+            seconds=share * search.seconds, seed=self.settings.seed + number, known=dict(self.loss.asked),
+            progress=self.progress,
         )  # fmt: skip
         names = {c.arch: c for c in reversed(ranked)}
         origin = names.get(found.arch, Candidate("local search", "programme", found.arch, 0.0))
@@ -265,6 +272,28 @@ class _Run:
         rows += [Tried(number, c.name, c.kind, c.arch, c.loss, cost(c.arch)) for c in ranked if c.arch != found.arch]
         self.tried += rows
         return sorted(rows, key=lambda tried: tried.loss)
+
+    def _spares(self, number: int, scale: float) -> list[Tried]:
+        """Return the best networks that are predicted to stay further below the limit, for when the best misses it."""
+        names = {tried.arch: tried for tried in self.tried}
+        found = []
+        for spare in _SPARE:
+            arch = next(iter(self._evaluated(self.costs.limits(self.budget, scale=scale * (1 + spare)))), None)
+            if arch is None or any(tried.arch == arch for tried in found):
+                continue
+            cost = scale * self._model(arch)
+            name, kind = (names[arch].name, names[arch].kind) if arch in names else ("local search", "refined")
+            found.append(Tried(number, name, kind, arch, self.loss.asked[arch], cost))
+        self.tried += [tried for tried in found if tried.arch not in names]
+        return found
+
+    def _evaluated(self, limits: Sequence[CostLimit]) -> list[Architecture]:
+        """Return the networks that were evaluated and keep the limits, the best first."""
+        ordered = sorted(self.loss.asked, key=self.loss.asked.__getitem__)
+        if self.settings.mode == "uniform":
+            ordered = [arch for arch in ordered if arch.is_uniform]
+        held = all_hold(limits, ordered)
+        return [arch for arch, ok in zip(ordered, held, strict=True) if ok]
 
     def _measured(self, top: Sequence[Tried]) -> list[Tried]:
         """Measure candidates and note it in what was tried."""

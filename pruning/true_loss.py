@@ -41,6 +41,7 @@ class CalibrationLoss:
         state_memory_mib: for residual streams of the networks used last (`StateStore`).
 
     Attributes:
+        asked: what this object was asked for, known from the file or not: the same in a run that goes on.
         n_evaluations: networks that really ran.
         n_blocks_run: blocks that really ran, over all evaluations; the whole network's L blocks each time would be
             n_evaluations * L.
@@ -70,6 +71,7 @@ class CalibrationLoss:
         self._records = RecordFile(path, card=card)
         self._states = StateStore(state_memory_mib)
         self._target: DenseTarget | None = None
+        self.asked: dict[Architecture, float] = {}
         self.n_evaluations = self.n_blocks_run = 0
 
     @property
@@ -91,7 +93,8 @@ class CalibrationLoss:
         if arch.id not in self._records.known:
             with torch.no_grad(), autocast(self.pieces.place, self.precision):
                 self._records.put(arch.id, self._evaluate(arch))
-        return self._records.known[arch.id]
+        self.asked[arch] = self._records.known[arch.id]
+        return self.asked[arch]
 
     def known(self, arch: Architecture) -> float | None:
         """Return the loss of an architecture if it was evaluated."""

@@ -80,7 +80,8 @@ class Verifier:
             measure_ratios(
                 [lambda arch=arch: extract(self.supernet, arch) for arch in missing], self.supernet, self.workload,
                 repeats=self.settings.verify.repeats, threads=self.settings.threads, device=self.settings.device,
-                progress=progress, on_result=lambda i, one: self._log.add(missing[i].id, one.to_dict()),
+                precision=self.settings.verify.precision, progress=progress,
+                on_result=lambda i, one: self._log.add(missing[i].id, one.to_dict()),
             )  # fmt: skip
         return [LatencyRatio(**self._log.known[arch.id]) for arch in archs]
 

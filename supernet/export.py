@@ -32,7 +32,8 @@ from supernet.text import ByteTokenizer, Tokenizer
 from supernet.weights import to_hf
 
 TOLERANCE = 1e-4  # of the logits, in float32, relative to the largest where that is above 1
-_LITGPT_FILES = (*TOKENIZER_FILES, "lit_model.pth", CONFIG_FILE, ARCHITECTURE_FILE, "card.json")
+README_FILE = "README.md"
+_LITGPT_FILES = (*TOKENIZER_FILES, "lit_model.pth", CONFIG_FILE, ARCHITECTURE_FILE, "card.json", README_FILE)
 HF_FILES = (*TOKENIZER_FILES, "config.json", "model.safetensors", "card.json")
 
 
@@ -101,6 +102,7 @@ def export_litgpt(
     *,
     tokenizer: Tokenizer | None = None,
     card: Mapping[str, Any] | None = None,
+    readme: str | None = None,
 ) -> Export:
     """Write lit_model.pth, model_config.yaml and architecture.json.
 
@@ -113,11 +115,14 @@ def export_litgpt(
         arch: its architecture.
         tokenizer: of its text.
         card: as in `save_supernet`.
+        readme: text of a README.md; None writes none.
 
     Raises:
         ValueError: the folder holds other files.
     """
     with atomic_folder(folder, names=_LITGPT_FILES) as new:
+        if readme is not None:
+            write_text(new / README_FILE, readme)
         write_model_config(new, gpt.config)
         write_json(new / ARCHITECTURE_FILE, arch.to_dict())
         torch.save({name: t.detach().cpu().clone() for name, t in gpt.state_dict().items()}, new / "lit_model.pth")

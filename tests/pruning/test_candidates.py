@@ -3,11 +3,16 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from quality_fakes import LATTICE, ordered_database, parameter_limit
+from litgpt.config import Config
+from pruning_supernets import FAMILIES, largest_arch
+from quality_fakes import LATTICE, made_up_quality, ordered_database, parameter_limit
 
-from pruning.candidates import propose, rank
+from pruning.candidates import _plans, propose, rank
 from pruning.cost_limits import CostLimit, all_hold, kv_cache_ratio
-from pruning.depth_search import influence_drop, iterative_drop, without
+from pruning.depth import without_blocks
+from pruning.depth_search import influence_drop, iterative_drop
+from pruning.lattice import Lattice
+from pruning.programme import shapes_of
 from pruning.quality_table import measure_quality
 from pruning.true_loss import CalibrationLoss
 from pruning.uniform_search import uniform, uniform_networks
@@ -39,6 +44,22 @@ def test_all_candidates_keep_the_limit_and_each_kind_is_there(ground, ratio):
         best = min(loss(c.arch) for c in found if c.kind == kind)
         assert min(c.loss for c in ranked if c.kind == kind) == best
     assert ranked[0].loss == min(loss(c.arch) for c in found)
+
+
+def test_plans_use_the_limit_however_many_the_curve_has():
+    """30 blocks have thousands of plans: those a little below the limit must be among the few that are looked at."""
+    config = Config(**{**FAMILIES["llama-gqa6"], "n_layer": 30})
+    dense, lattice = largest_arch(config), Lattice(tuple(range(4, 49, 4)), LATTICE.attention, (config.n_embd,))
+    rng = np.random.default_rng(0)
+    price = {shape: rng.uniform(0.9, 1.1) * (shape[0] + shape[2]) for shape in shapes_of(lattice, (6, 2, 48))}
+
+    def cost(archs):
+        rows = [zip(a.n_head, a.n_query_groups, a.intermediate_size, strict=True) for a in archs]
+        return np.array([sum(price[shape] for shape in row) for row in rows]) / (30 * price[6, 2, 48])
+
+    plans = list(_plans(made_up_quality(config, lattice), lattice, dense, [CostLimit("cost", cost, 0.7)], 3))
+    found = cost([arch for _, arch in plans])
+    assert len(plans) >= 12 and (found <= 0.7).all() and found.min() > 0.69
 
 
 def test_in_uniform_mode_all_candidates_are_uniform(ground):
@@ -83,27 +104,7 @@ def test_the_drop_without_a_shortlist_is_the_greedy_one(ground):
     path = iterative_drop(loss, loss.dense, quality, limits, shortlist=None)
     assert path[0] == loss.dense and all_hold(limits, path).tolist() == [False] * (len(path) - 1) + [True]
     for before, after in pairwise(path):
-        assert loss(after) == min(loss(without(before, (layer, "block"))) for layer in before.layers)
-
-
-def test_single_parts_are_dropped_by_loss_for_what_they_save(ground):
-    quality, loss, database = ground
-    limit = parameter_limit(database.supernet.config, 0.55)
-    path = iterative_drop(loss, loss.dense, quality, [limit], of="part", shortlist=None)
-    assert not path[-1].is_complete or path[-1].n_layer < 4
-    costs = limit.predict(path)
-    assert (np.diff(costs) < 0).all() and costs[-1] <= 0.55
-    first = [without(loss.dense, (i, part)) for i in range(4) for part in ("attention", "mlp")]
-    price = [max(loss(a) - loss(loss.dense), 0) / (1 - limit.predict([a])[0]) for a in first]
-    assert path[1] == first[int(np.argmin(price))]
-
-
-def test_a_part_of_a_block_that_has_only_that_takes_the_block_with_it(ground):
-    _, loss, _ = ground
-    arch = without(without(loss.dense, (2, "attention")), (0, "mlp"))
-    assert arch.n_head == (6, 6, 0, 6) and arch.n_query_groups == (2, 2, 0, 2)
-    assert arch.intermediate_size == (0, 48, 48, 48)
-    assert without(arch, (2, "mlp")).layers == (0, 1, 3) == without(arch, (2, "block")).layers
+        assert loss(after) == min(loss(without_blocks(before, [i])) for i in range(before.n_layer))
 
 
 def test_block_influence_drops_as_few_as_the_limit_needs(ground):

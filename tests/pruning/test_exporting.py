@@ -324,6 +324,24 @@ def test_tokenizer_template_generation_config_and_card_come_along(is_uniform, tm
     assert again[0].n_params == done.n_params and not (done.folder / "LICENSE").exists()
 
 
+@pytest.mark.parametrize("is_uniform", [True, False])
+def test_every_format_says_how_it_is_loaded(is_uniform, tmp_path):
+    arch = largest_arch(build_supernet("llama-gqa").config) if is_uniform else None
+    pruned = pruned_network("llama-gqa", arch)
+    done = export_pruned(
+        tmp_path, pruned, tokenizer=None, source=None, card={"asked": "-25 % latency"}, formats=("hf", "litgpt", "gguf")
+    )
+    loads = {
+        "hf": "AutoModelForCausalLM.from_pretrained",
+        "litgpt": "LLM.load" if is_uniform else "load_subnet",
+        "gguf": "`llama`" if is_uniform else "`deci`",
+    }
+    for export in done:
+        readme = (export.folder / "README.md").read_text()
+        assert loads[export.folder.name] in readme and f"{export.n_params:,} parameters" in readme
+        assert "| budget | -25 % latency |" in readme
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_dtype_is_kept(dtype, tmp_path):
     pruned = pruned_network("llama-gqa")

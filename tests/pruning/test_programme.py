@@ -54,6 +54,16 @@ def test_integer_costs_give_the_exact_front_of_all_combinations(seed):
     np.testing.assert_allclose(found, front)
 
 
+def test_a_part_of_the_curve_is_spread_over_it():
+    problem = random_problem(0)
+    front = trade_off(problem)
+    assert len(front) >= 8
+    within = {"least": front[1].cost - 1e-6, "limit": front[-2].cost + 1e-4, "n_bins": 100_000}
+    assert trade_off(problem, **within) == front[1:-1]
+    few = trade_off(problem, **within, most=3)
+    assert len(few) == 3 and (few[0], few[-1]) == (front[1], front[-2]) and few[1] in front[2:-2]
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_plans_never_exceed_their_limit_and_are_the_best_up_to_rounding(seed):
     problem = random_problem(seed)

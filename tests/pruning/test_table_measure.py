@@ -103,6 +103,20 @@ def test_lattice_holds_the_widths_that_tiles_fill(monkeypatch):
     assert lattice.embd[-1] == config.n_embd
 
 
+def test_residual_widths_are_not_measured_where_they_stay(monkeypatch):
+    asked = []
+
+    def ms(gpt):
+        asked.append(gpt.config.n_embd)
+        return stepped_ms(gpt)
+
+    with FakeMachine(ms).installed(monkeypatch):
+        lattice = find_lattice(CONFIG, WORKLOAD, timing=ONCE, embd=False)
+        assert lattice.embd == (CONFIG.n_embd,) and set(asked) == {CONFIG.n_embd}
+        find_lattice(CONFIG, WORKLOAD, timing=ONCE)
+    assert len(set(asked)) > 1
+
+
 def test_lattice_is_the_whole_part_where_size_costs_nothing(monkeypatch):
     with FakeMachine(lambda gpt: float(len(gpt.transformer.h) + 1)).installed(monkeypatch):
         lattice = find_lattice(CONFIG, WORKLOAD, timing=ONCE)
