@@ -41,7 +41,8 @@ def run(study: Study, options: argparse.Namespace) -> None:
     smoke = options.smoke
     steps = options.steps or (4 if smoke else 100)
     goals = [goal for goal in ONE_SHOT if not options.goals or goal.name in options.goals]
-    budgets = [goal for goal in CONTRACT if not smoke or goal.target == 0.75]
+    budgets = [goal for goal in CONTRACT if goal.name in options.budgets] if options.budgets else list(CONTRACT)
+    budgets = [goal for goal in budgets if not smoke or goal.target == 0.75]
     for stage in options.stages:
         print(f"--- {stage}", flush=True)
         if stage == "prepare":
@@ -73,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--seq-len", type=int, default=None, help="tokens of a block (512)")
     parser.add_argument("--calibration-blocks", type=int, default=None, help="blocks for moments (32)")
     parser.add_argument("--goals", nargs="+", default=None, choices=[goal.name for goal in ONE_SHOT])
+    parser.add_argument("--budgets", nargs="+", default=None, choices=[goal.name for goal in CONTRACT])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--dtype", default=None, help="of latency measurements (float32)")
     parser.add_argument("--repeats", type=int, default=None, help="paired samples of a latency, at most (12)")

@@ -123,6 +123,37 @@ def rank(
     return [candidate for candidate in everything if candidate in chosen]
 
 
+def quick_candidate(
+    loss: CalibrationLoss,
+    first: CalibrationLoss,
+    quality: QualityTable,
+    lattice: Lattice,
+    limits: Sequence[CostLimit],
+    *,
+    mode: Mode = "heterogeneous",
+) -> tuple[Architecture, float] | None:
+    """Return the best of a few plans (uniform networks) for some limits and its loss, from few evaluations.
+
+    None where nothing keeps the limits.
+
+    Args:
+        loss: the true loss, of the best one alone.
+        first: the loss on less text, by which the best is chosen.
+        quality: the quality table.
+        lattice: the levels.
+        limits: the first one is the programme's.
+        mode: as in `propose`.
+    """
+    if mode == "heterogeneous":
+        archs = [arch for _, arch in _plans(quality, lattice, loss.dense, limits, 1)]
+    else:
+        archs = uniform_networks(quality, lattice, loss.dense, limits, keep=4, keep_narrower=1)
+    if not archs:
+        return None
+    best = min(dict.fromkeys(archs), key=first)
+    return best, loss(best)
+
+
 def check_reachable(
     lattice: Lattice, dense: Architecture, limits: Sequence[CostLimit], *, mode: Mode = "heterogeneous"
 ) -> None:

@@ -26,10 +26,15 @@ class DamageModel:
     Args:
         quality: the table.
         rng: draws w.
+        power: the table's damages are raised to it, and brought back to their size on the whole: above one, small
+            damages are taken to count for less than they measured, as they do beside larger ones.
     """
 
-    def __init__(self, quality: QualityTable, *, rng: np.random.Generator) -> None:
-        self.quality, self._rng = quality, rng
+    def __init__(self, quality: QualityTable, *, rng: np.random.Generator, power: float = 1.0) -> None:
+        self.quality, self.power, self._rng = quality, power, rng
+        damages = np.array([max(value, 0.0) for value in quality.parts.values()])
+        middle = float(np.median(damages[damages > 0])) if (damages > 0).any() else 1.0
+        self._unit = middle ** (1 - power)  # a damage in the middle of the table stays what it is
         self._seen: dict[Architecture, float] = {}
 
     def see(self, arch: Architecture, loss: float) -> None:
@@ -39,7 +44,7 @@ class DamageModel:
     def features(self, arch: Architecture) -> np.ndarray:
         """Return the damages of attentions, MLPs and blocks gone, (3 L,)."""
         found = np.zeros((3, self.quality.n_layer))
-        found[2] = self.quality.gone
+        found[2] = [self._felt(gone) for gone in self.quality.gone]
         for i, h, g, f in zip(arch.layers, arch.n_head, arch.n_query_groups, arch.intermediate_size, strict=True):
             found[:, i] = self.of_block(i, h, g, f)
         return found.ravel()
@@ -47,9 +52,12 @@ class DamageModel:
     def of_block(self, layer: int, heads: int, groups: int, neurons: int) -> tuple[float, float, float]:
         """Return a block's three features."""
         if not heads and not neurons:
-            return 0.0, 0.0, self.quality.gone[layer]
-        quality = self.quality
-        return quality.part(layer, "attention", (heads, groups)), quality.part(layer, "mlp", (neurons,)), 0.0
+            return 0.0, 0.0, self._felt(self.quality.gone[layer])
+        attention = self.quality.part(layer, "attention", (heads, groups))
+        return self._felt(attention), self._felt(self.quality.part(layer, "mlp", (neurons,))), 0.0
+
+    def _felt(self, damage: float) -> float:
+        return self._unit * max(damage, 0.0) ** self.power if self.power != 1 else damage
 
     def draw(self, reference: Architecture) -> np.ndarray:
         """Return weights of the features, (3, L), from what is known of changes against a reference network."""

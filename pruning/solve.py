@@ -19,7 +19,7 @@ import numpy as np
 
 from hw_profiles.device import Workload
 from pruning.budget import Limit, ResolvedBudget, parse_budget
-from pruning.candidates import Candidate, propose, rank
+from pruning.candidates import Candidate, propose, quick_candidate, rank
 from pruning.cost_limits import CostLimit, all_hold
 from pruning.device_costs import DeviceCosts, device_costs
 from pruning.final import Final, finish
@@ -44,8 +44,8 @@ _N_RANKED = 6
 _MARGIN = 0.01
 _QUICK_BLOCKS = 2  # of the search text, for the quality table and the first look at candidates
 _N_STARTS = 2  # of the local search
-_SPARE = (0.01, 0.02)  # of the predicted latency: what is measured beside the best candidate
-_ENOUGH_USED = 0.97  # of the budget, by such a spare one: no further round
+_SPARE = (0.015, 0.03)  # predicted to lie below the limit by: what is measured beside the best candidate
+_WORSE = 0.05  # relative loss of such a spare one that needs no further round
 _SHORTLIST = 4  # of the iterative drops
 _LATER_SHARE = 0.5  # of evaluations and seconds, for the rounds after the first, which start from what it found
 
@@ -234,7 +234,7 @@ class _Run:
             ranked = self._round(number, scale)
             measured = self._measured([ranked[0], *self._spares(number, scale)][: self.settings.verify.top])
             best = self._best()
-            if best and self._used(best[0]) >= (self._least_used if best[0].loss <= ranked[0].loss else _ENOUGH_USED):
+            if best and self._used(best[0]) >= self._least_used and best[0].loss <= (1 + _WORSE) * ranked[0].loss:
                 return best
             ratios = [m.measured.ratio / self._model(m.arch) for m in measured if m.measured is not None]
             scale = float(np.clip(np.median(ratios), scale * _LEAST_CHANGE, scale * _MOST_CHANGE))
@@ -274,15 +274,19 @@ class _Run:
         return sorted(rows, key=lambda tried: tried.loss)
 
     def _spares(self, number: int, scale: float) -> list[Tried]:
-        """Return the best networks that are predicted to stay further below the limit, for when the best misses it."""
+        """Return networks that are predicted to stay further below the limit, for when the best one misses it."""
         names = {tried.arch: tried for tried in self.tried}
-        found = []
+        found: list[Tried] = []
         for spare in _SPARE:
-            arch = next(iter(self._evaluated(self.costs.limits(self.budget, scale=scale * (1 + spare)))), None)
+            limits = self.costs.limits(self.budget, scale=scale * (1 + spare))
+            quick_candidate(
+                self.loss, self.quick_loss, self.quality, self.costs.lattice, limits, mode=self.settings.mode
+            )
+            arch = next(iter(self._evaluated(limits)), None)
             if arch is None or any(tried.arch == arch for tried in found):
                 continue
             cost = scale * self._model(arch)
-            name, kind = (names[arch].name, names[arch].kind) if arch in names else ("local search", "refined")
+            name, kind = (names[arch].name, names[arch].kind) if arch in names else ("spare", "refined")
             found.append(Tried(number, name, kind, arch, self.loss.asked[arch], cost))
         self.tried += [tried for tried in found if tried.arch not in names]
         return found
