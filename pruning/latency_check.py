@@ -1,7 +1,8 @@
 """Measure networks against the dense model: each sample is paired with the dense model's right before and after it.
 
 A machine's speed drifts by several percent within a minute, so that two latencies taken one after the other do not
-compare. The median of paired ratios does: a drift is in both of a pair.
+compare. The median of paired ratios does: a drift is in both of a pair. Long forwards on a CPU take turns within the
+pair, block by block (`pruning.lockstep`).
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from tqdm import tqdm
 
 from hw_profiles.device import Workload, current_device
 from hw_profiles.meters import LatencyMeter, Step, workload_step
+from pruning.lockstep import lockstep_ms
 
 Network: TypeAlias = litgpt.GPT | Callable[[], litgpt.GPT]  # a network, or a function without arguments that builds it
 _LEAST_MS = 5.0  # a sample on a CPU lasts at least this long: shorter calls are repeated within it
 _WARM_BELOW_MS = 100.0  # before shorter calls one goes untimed, to refill the caches that the other network evicted
 _MOST_CALLS = 64
+_LOCKSTEP_FROM_MS = 100.0  # where all calls take as long: what a call finds in the cache matters little then
 _LONG_MS = 300.0  # one call as long as this is warm-up enough
 
 
@@ -101,7 +104,8 @@ def measure_ratios(
         for start in range(0, len(networks), at_once):
             timed = [_Timed.of(network, workload, meter, warmup) for network in networks[start : start + at_once]]
             assert reference is not None
-            for found in _in_turn(timed, reference, repeats=repeats, precision=precision):
+            sample = _in_lockstep if _are_long([reference, *timed]) else _in_turn
+            for found in sample(timed, reference, repeats=repeats, precision=precision):
                 results.append(found)
                 if on_result is not None:
                     on_result(len(results) - 1, found)
@@ -135,6 +139,7 @@ class _Timed:
     meter: LatencyMeter
     calls: int
     warm: bool
+    ms: float
 
     @classmethod
     def of(cls, network: Network, workload: Workload, meter: LatencyMeter, warmup: int) -> _Timed:
@@ -146,7 +151,7 @@ class _Timed:
                 break
         on_cpu = meter.device == "cpu"
         calls = min(max(math.ceil(_LEAST_MS / ms), 1), _MOST_CALLS) if on_cpu else 1
-        return cls(model, step, meter, calls, warm=ms < _WARM_BELOW_MS)
+        return cls(model, step, meter, calls, warm=ms < _WARM_BELOW_MS, ms=ms)
 
     def sample(self) -> float:
         """Return ms of one call."""
@@ -200,6 +205,28 @@ def _in_turn(timed: Sequence[_Timed], dense: _Timed, *, repeats: int, precision:
             after = dense.sample()
             beside[i].append((before + after) / 2)
             before = after
+    return [_result(np.array(a), np.array(b)) for a, b in zip(own, beside, strict=True)]
+
+
+def _are_long(timed: Sequence[_Timed]) -> bool:
+    return all(one.ms >= _LOCKSTEP_FROM_MS and one.meter.device == "cpu" for one in timed)
+
+
+def _in_lockstep(timed: Sequence[_Timed], dense: _Timed, *, repeats: int, precision: float) -> list[LatencyRatio]:
+    """Sample the networks together with the dense model, block by block, until all are known well enough."""
+    own: list[list[float]] = [[] for _ in timed]
+    beside: list[list[float]] = [[] for _ in timed]
+    for turn in range(repeats):
+        open_ones = [i for i in range(len(timed)) if not _is_precise(own[i], beside[i], precision)]
+        if not open_ones:
+            break
+        chosen = [dense, *(timed[i] for i in open_ones)]
+        places = list(range(len(chosen)))[:: 1 if turn % 2 == 0 else -1]
+        ms = lockstep_ms([chosen[k].model for k in places], [chosen[k].step for k in places])
+        found = dict(zip(places, ms, strict=True))
+        for k, i in enumerate(open_ones, 1):
+            own[i].append(found[k])
+            beside[i].append(found[0])
     return [_result(np.array(a), np.array(b)) for a, b in zip(own, beside, strict=True)]
 
 
