@@ -104,8 +104,7 @@ def measure_ratios(
         for start in range(0, len(networks), at_once):
             timed = [_Timed.of(network, workload, meter, warmup) for network in networks[start : start + at_once]]
             assert reference is not None
-            sample = _in_lockstep if _are_long([reference, *timed]) else _in_turn
-            for found in sample(timed, reference, repeats=repeats, precision=precision):
+            for found in _in_turn(timed, reference, repeats=repeats, precision=precision):
                 results.append(found)
                 if on_result is not None:
                     on_result(len(results) - 1, found)
@@ -192,42 +191,38 @@ def _threads(n: int) -> Iterator[None]:
 
 
 def _in_turn(timed: Sequence[_Timed], dense: _Timed, *, repeats: int, precision: float) -> list[LatencyRatio]:
-    """Sample the networks in rounds, the dense model before and after each, until all are known well enough."""
+    """Sample the networks in rounds, each paired with the dense model, until all are known well enough."""
     own: list[list[float]] = [[] for _ in timed]
     beside: list[list[float]] = [[] for _ in timed]
+    long = all(one.ms >= _LOCKSTEP_FROM_MS and one.meter.device == "cpu" for one in (dense, *timed))
+    pairs_of = _blocks_in_turn if long else _calls_in_turn
     for turn in range(repeats):
         open_ones = [i for i in range(len(timed)) if not _is_precise(own[i], beside[i], precision)]
         if not open_ones:
             break
-        before = dense.sample()
-        for i in open_ones if turn % 2 == 0 else reversed(open_ones):
-            own[i].append(timed[i].sample())
-            after = dense.sample()
-            beside[i].append((before + after) / 2)
-            before = after
+        pairs = pairs_of([timed[i] for i in open_ones], dense, backwards=turn % 2 == 1)
+        for i, (ms, dense_ms) in zip(open_ones, pairs, strict=True):
+            own[i].append(ms)
+            beside[i].append(dense_ms)
     return [_result(np.array(a), np.array(b)) for a, b in zip(own, beside, strict=True)]
 
 
-def _are_long(timed: Sequence[_Timed]) -> bool:
-    return all(one.ms >= _LOCKSTEP_FROM_MS and one.meter.device == "cpu" for one in timed)
+def _calls_in_turn(timed: Sequence[_Timed], dense: _Timed, *, backwards: bool) -> list[tuple[float, float]]:
+    """Return ms of each network and of the dense model, which runs before and after each."""
+    pairs = {}
+    before = dense.sample()
+    for i in reversed(range(len(timed))) if backwards else range(len(timed)):
+        own, after = timed[i].sample(), dense.sample()
+        pairs[i] = own, (before + after) / 2
+        before = after
+    return [pairs[i] for i in range(len(timed))]
 
 
-def _in_lockstep(timed: Sequence[_Timed], dense: _Timed, *, repeats: int, precision: float) -> list[LatencyRatio]:
-    """Sample the networks together with the dense model, block by block, until all are known well enough."""
-    own: list[list[float]] = [[] for _ in timed]
-    beside: list[list[float]] = [[] for _ in timed]
-    for turn in range(repeats):
-        open_ones = [i for i in range(len(timed)) if not _is_precise(own[i], beside[i], precision)]
-        if not open_ones:
-            break
-        chosen = [dense, *(timed[i] for i in open_ones)]
-        places = list(range(len(chosen)))[:: 1 if turn % 2 == 0 else -1]
-        ms = lockstep_ms([chosen[k].model for k in places], [chosen[k].step for k in places])
-        found = dict(zip(places, ms, strict=True))
-        for k, i in enumerate(open_ones, 1):
-            own[i].append(found[k])
-            beside[i].append(found[0])
-    return [_result(np.array(a), np.array(b)) for a, b in zip(own, beside, strict=True)]
+def _blocks_in_turn(timed: Sequence[_Timed], dense: _Timed, *, backwards: bool) -> list[tuple[float, float]]:
+    """Return ms of each network and of the dense model, which run at once, a block of each in turn."""
+    order = [dense, *timed][:: -1 if backwards else 1]
+    ms = lockstep_ms([one.model for one in order], [one.step for one in order])[:: -1 if backwards else 1]
+    return [(own, ms[0]) for own in ms[1:]]
 
 
 def _is_precise(own: Sequence[float], beside: Sequence[float], precision: float) -> bool:
