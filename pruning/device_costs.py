@@ -26,7 +26,10 @@ from pruning.table_measure import measure_table
 from supernet.architecture import Architecture
 
 _MODEL, _LATTICE = "latency_model", "chosen_lattice.json"
-_REPEATS_PARTS = 6  # pairs for each part
+_REPEATS_LATTICE = 6  # pairs for each width
+_REPEATS_PARTS = (
+    18  # pairs for each part: searches choose levels that came out too cheap, with 6 pairs by 3 % on the whole
+)
 _REPEATS = 4  # pairs for each network of the latency model, whose own error is larger than their noise
 
 
@@ -158,7 +161,7 @@ def _measured(
     progress: bool,
 ) -> tuple[Lattice, LatencyModel]:
     """Return the lattice and the latency model; with `counted` costs limited too, widths that save no time stay."""
-    timing = Timing(device=settings.device, threads=settings.threads, repeats=_REPEATS_PARTS, warmup=1)
+    timing = Timing(device=settings.device, threads=settings.threads, repeats=_REPEATS_LATTICE, warmup=1)
     lattice = find_lattice(config, workload, timing=timing, embd=settings.embd, folder=folder, progress=progress)
     lattice.save(folder / _LATTICE)
     if counted:
@@ -169,7 +172,10 @@ def _measured(
     path = folder / _MODEL
     if path.is_dir():
         return lattice, LatencyModel.load(path)
-    table = measure_table(config, lattice, workload, timing=timing, tied=tied, folder=folder, progress=progress)
+    table = measure_table(
+        config, lattice, workload, timing=replace(timing, repeats=_REPEATS_PARTS), tied=tied, folder=folder,
+        progress=progress,
+    )  # fmt: skip
     model = measure_and_fit(
         config, table, lattice, n=settings.verify.n_networks, timing=replace(timing, repeats=_REPEATS), tied=tied,
         seed=settings.seed, folder=folder, progress=progress,

@@ -51,6 +51,7 @@ class Refined:
         n_evaluations: networks asked for, whether known before or not.
         history: (evaluations, architecture id, loss) at each improvement.
         ended: why: "evaluations", "seconds" or "no moves left".
+        visited: the networks, in the order of evaluation.
     """
 
     arch: Architecture
@@ -59,6 +60,7 @@ class Refined:
     n_evaluations: int
     history: list[tuple[int, str, float]] = field(default_factory=list)
     ended: str = ""
+    visited: tuple[Architecture, ...] = ()
 
 
 def refine(
@@ -112,7 +114,7 @@ def refine(
             share = run.n + (n_evaluations - run.n) // (len(reached) - i + 1)
             ended = run.search(start, share, begin + seconds * i / len(reached), bar)
     best = min(run.losses, key=run.losses.__getitem__)
-    return Refined(best, run.losses[best], first, run.n, run.history, ended)
+    return Refined(best, run.losses[best], first, run.n, run.history, ended, tuple(run.losses))
 
 
 class _Run:

@@ -32,6 +32,7 @@ from pruning.pretrained import load_pretrained
 from pruning.quality_table import QualityTable, measure_quality
 from pruning.refine import refine
 from pruning.run_state import RunState, prepared_network
+from pruning.search_record import SearchRecord
 from pruning.settings import PruneSettings
 from pruning.texts import CalibrationSettings, Texts
 from pruning.true_loss import CalibrationLoss
@@ -184,10 +185,9 @@ class _Run:
         search = self.texts.search[:, :-1]
         self.loss = CalibrationLoss(self.database, search, path=folder / "losses.jsonl")
         self.quick_loss = CalibrationLoss(self.database, search[:_QUICK_BLOCKS], path=folder / "quick_losses.jsonl")
-        self.verifier = Verifier(
-            supernet, workload, settings, path=folder / "measured.jsonl",
-            context={"network": fingerprint(supernet, None, self.texts.search[:1, :-1])},
-        )  # fmt: skip
+        context = {"network": fingerprint(supernet, None, self.texts.search[:1, :-1])}
+        self.verifier = Verifier(supernet, workload, settings, path=folder / "measured.jsonl", context=context)
+        self.searches = SearchRecord(folder / "searches.jsonl", context)
         self.tried: list[Tried] = []
         self.notes: list[str] = []
 
@@ -255,21 +255,31 @@ class _Run:
         )  # fmt: skip
         ranked = rank(self.loss, candidates, keep=_N_RANKED, first=self.quick_loss, progress=self.progress)
         search, share = self.settings.search, 1.0 if number == 1 else _LATER_SHARE
-        found = refine(
-            self.loss, self._evaluated(limits)[:_N_STARTS], limits, self.quality, self.costs.lattice,
-            mode=self.settings.mode, n_evaluations=max(1, round(share * search.n_evaluations)),
-            seconds=share * search.seconds, seed=self.settings.seed + number, known=dict(self.loss.asked),
-            progress=self.progress,
+        n_evaluations, seconds = max(1, round(share * search.n_evaluations)), share * search.seconds
+        starts, known = self._evaluated(limits)[:_N_STARTS], dict(self.loss.asked)
+        question = {
+            "limits": [(limit.name, limit.limit) for limit in limits], "scale": scale, "round": number,
+            "mode": self.settings.mode, "seed": self.settings.seed, "n_evaluations": n_evaluations,
+            "seconds": seconds, "starts": [arch.id for arch in starts], "known": [arch.id for arch in known],
+        }  # fmt: skip
+        best = self.searches.once(
+            question,
+            self.loss,
+            lambda: refine(
+                self.loss, starts, limits, self.quality, self.costs.lattice, mode=self.settings.mode,
+                n_evaluations=n_evaluations, seconds=seconds, seed=self.settings.seed + number, known=known,
+                progress=self.progress,
+            ),
         )  # fmt: skip
         names = {c.arch: c for c in reversed(ranked)}
-        origin = names.get(found.arch, Candidate("local search", "programme", found.arch, 0.0))
-        kind = "refined" if found.arch not in names else origin.kind
+        origin = names.get(best, Candidate("local search", "programme", best, 0.0))
+        kind = "refined" if best not in names else origin.kind
 
         def cost(arch: Architecture) -> float:
             return float(limits[0].predict([arch])[0])
 
-        rows = [Tried(number, origin.name, kind, found.arch, found.loss, cost(found.arch))]
-        rows += [Tried(number, c.name, c.kind, c.arch, c.loss, cost(c.arch)) for c in ranked if c.arch != found.arch]
+        rows = [Tried(number, origin.name, kind, best, self.loss(best), cost(best))]
+        rows += [Tried(number, c.name, c.kind, c.arch, c.loss, cost(c.arch)) for c in ranked if c.arch != best]
         self.tried += rows
         return sorted(rows, key=lambda tried: tried.loss)
 

@@ -10,7 +10,7 @@ Shapes: d blocks of a small network, L blocks of the dense one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def measure_table(
         config: litgpt's Config of the dense network.
         lattice: the levels.
         workload: the input.
-        timing: device, threads and repeats.
+        timing: device, threads and repeats; a third of them for the whole network, whose share the latency model corrects.
         tied: whether embedding and head share one matrix.
         folder: where measurements are kept, so that a killed run goes on; None for memory.
         progress: show progress bars.
@@ -66,7 +66,7 @@ def measure_table(
     if config.n_layer > 1:
         halves[config.n_layer // 2] = Shape(like_layers(config, config.n_layer // 2))
     deep = measure_shapes(
-        halves, dense, config, workload, timing=timing, tied=tied,
+        halves, dense, config, workload, timing=replace(timing, repeats=max(timing.repeats // 3, 3)), tied=tied,
         log=None if folder is None else Path(folder) / "table-depth.jsonl", progress=progress,
     )  # fmt: skip
     return _table(config, lattice, workload, _Measured(small, deep, depth), _device_name(timing))

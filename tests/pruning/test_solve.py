@@ -9,10 +9,11 @@ from pruning_supernets import STORIES, calm_supernet
 from hw_profiles.device import Workload
 from pruning.budget import parse_budget, resolve
 from pruning.latency_check import LatencyRatio
+from pruning.random_networks import like_layers
 from pruning.settings import PruneSettings, SearchSettings, VerifySettings
 from pruning.solve import prune_to_budget
 from pruning.texts import CalibrationSettings
-from pruning.verification import judge
+from pruning.verification import Verifier, judge
 from supernet.checkpoint import LoadedSupernet
 from supernet.cost import parameter_count
 from supernet.evaluate import evaluate
@@ -80,6 +81,34 @@ def test_a_run_goes_on_where_it_stopped(tmp_path):
     assert second.final.selection == first.final.selection
     for a, b in zip(first.final.pruned.gpt.parameters(), second.final.pruned.gpt.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_search_that_the_clock_ended_is_not_continued_by_a_run_that_goes_on(tmp_path):
+    settings = PruneSettings(mode="heterogeneous", **(QUICK | {"search": SearchSettings(100_000, 0.5)}))
+    results = [
+        prune_to_budget(
+            loaded(), {"params": "-20%"}, TEXT, workload=Workload(1, 16), settings=settings, folder=tmp_path
+        )
+        for _ in range(2)
+    ]
+    assert results[0].final.selection == results[1].final.selection
+    assert results[0].tried == results[1].tried
+    assert len((tmp_path / "searches.jsonl").read_text().splitlines()) == 2
+
+
+def test_measuring_the_finished_network_does_not_change_what_is_known_of_the_candidate(tmp_path):
+    def fresh():
+        return Verifier(model.supernet, Workload(1, 16), PruneSettings(**QUICK), path=tmp_path / "log", context={})
+
+    model = loaded()
+    arch = like_layers(model.supernet.config, 1)
+    verifier = fresh()
+    candidate = verifier.measure([arch])
+    finished = verifier.measure_network(extract(model.supernet, arch), arch, repeats=7)
+    assert finished.n_repeats == 7
+    assert verifier.measure([arch]) == candidate
+    assert fresh().measure([arch]) == candidate
+    assert fresh().measure_network(extract(model.supernet, arch), arch, repeats=7) == finished
 
 
 def test_a_folder_of_another_run_is_refused_and_kept(tmp_path):
