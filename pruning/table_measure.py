@@ -45,7 +45,7 @@ def measure_table(
         config: litgpt's Config of the dense network.
         lattice: the levels.
         workload: the input.
-        timing: device, threads and repeats; a third of them for the whole network: the latency model corrects its share.
+        timing: device, threads and repeats; a third of them for the whole network, which the latency model corrects.
         tied: whether embedding and head share one matrix.
         folder: where measurements are kept, so that a killed run goes on; None for memory.
         progress: show progress bars.
