@@ -28,7 +28,7 @@ demo: $(VENV)/.installed  ## run the main job: supernet, profiling, surrogates, 
 	$(BIN)/paretolm demo run_dir=runs/demo
 
 test: $(VENV)/.installed-dev  ## all tests but those that need a GPU or the internet
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not gpu and not network"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=15 --durations-min=10 -m "not gpu and not network"
 
 test-fast: $(VENV)/.installed-dev  ## the quick tests only
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not gpu and not network and not slow"

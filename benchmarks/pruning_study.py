@@ -28,8 +28,8 @@ from supernet.artifacts import read_json, write_json
 from supernet.checkpoint import LoadedSupernet
 from supernet.corpus import find_documents
 from supernet.evaluate import block_losses
-from supernet.export import whole_architecture
 from supernet.extract import build_gpt
+from supernet.litgpt_config import whole_architecture
 from supernet.tokens import tokenise
 
 _MAY_CHANGE = ("n_draws", "batch_size", "repeats", "precision")  # without a change of what is kept already

@@ -14,7 +14,7 @@ from hw_profiles.device import Workload
 from pruning.lattice import Lattice
 from supernet.architecture import Architecture
 from supernet.cost import kv_cache_elements, parameter_counts
-from supernet.litgpt_config import ModelConfig
+from supernet.litgpt_config import ModelConfig, whole_architecture
 
 Predict = Callable[[Sequence[Architecture]], np.ndarray]  # architectures -> latency over the dense model's, (n,)
 
@@ -52,14 +52,6 @@ def dense_values(
     counted = counted_values(config, [whole_architecture(config)], workload, tied=tied)
     values = {name: float(value[0]) for name, value in counted.items()}
     return values if dense_ms is None else values | timed_values(dense_ms, workload)
-
-
-def whole_architecture(config: ModelConfig) -> Architecture:
-    """Return the dense model."""
-    return Architecture.uniform(
-        n_embd=config.n_embd, n_layer=config.n_layer, n_head=config.n_head, n_query_groups=config.n_query_groups,
-        intermediate_size=config.intermediate_size, bias=config.bias,
-    )  # fmt: skip
 
 
 def smallest_architectures(config: ModelConfig, lattice: Lattice, *, complete: bool = False) -> list[Architecture]:

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from supernet.architecture import Architecture
-from supernet.cost import kv_cache_elements, parameter_counts
+from supernet.cost import parameter_counts
 from supernet.litgpt_config import ModelConfig
 
 CostFunction = Callable[[Sequence[Architecture]], np.ndarray]
@@ -68,14 +68,4 @@ def _parameters(
 ) -> np.ndarray:
     counts = parameter_counts(config, [dense, *archs], tied=tied)
     values = counts.decoder if decoder else counts.total
-    return values[1:] / values[0]
-
-
-def kv_cache_ratio(config: ModelConfig, dense: Architecture, *, seq_len: int) -> CostFunction:
-    """Return the cost function that counts the KV cache of `seq_len` tokens."""
-    return partial(_kv_cache, config, dense, seq_len)
-
-
-def _kv_cache(config: ModelConfig, dense: Architecture, seq_len: int, archs: Sequence[Architecture]) -> np.ndarray:
-    values = kv_cache_elements(config, [dense, *archs], seq_len=seq_len)
     return values[1:] / values[0]

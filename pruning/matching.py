@@ -9,7 +9,7 @@ from litgpt.config import Config
 
 from pruning.families import Family, Size, trunk_parameters
 from supernet.architecture import Architecture
-from supernet.export import whole_architecture
+from supernet.litgpt_config import whole_architecture
 
 _ROUNDING = 1e-9
 Measure = Callable[[Architecture], float]  # an architecture -> its cost relative to the dense network's

@@ -13,7 +13,7 @@ from pruning.gradients import Gradients, collect_gradients
 from pruning.moments import Moments
 from pruning.structure import Sizes, check_uniform
 from supernet.architecture import Architecture
-from supernet.export import whole_architecture
+from supernet.litgpt_config import whole_architecture
 from supernet.model import Supernet
 from supernet.tokens import TokenBlocks
 

@@ -39,9 +39,9 @@ from pruning.recovery_settings import RecoverySettings
 from pruning.recovery_training import Look, Looks, RecoveryModule
 from supernet.architecture import Architecture
 from supernet.callbacks import AtomicCheckpointIO, StepCheckpoint, StepProgress, checkpoint_step, latest_checkpoint
-from supernet.export import whole_architecture
 from supernet.extract import extract
 from supernet.fit import quiet_lightning, wandb_logger
+from supernet.litgpt_config import whole_architecture
 from supernet.metrics_log import MetricsLog
 from supernet.model import Supernet
 from supernet.tokens import TokenBlocks

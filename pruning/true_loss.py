@@ -96,10 +96,6 @@ class CalibrationLoss:
         self.asked[arch] = self._records.known[arch.id]
         return self.asked[arch]
 
-    def known(self, arch: Architecture) -> float | None:
-        """Return the loss of an architecture if it was evaluated."""
-        return self._records.known.get(arch.id)
-
     def many(self, archs: Sequence[Architecture], *, progress: bool = False) -> np.ndarray:
         """Return the losses of architectures, (n,)."""
         return np.array([self(arch) for arch in tqdm(archs, unit="network", desc="loss", disable=not progress)])

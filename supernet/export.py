@@ -28,6 +28,7 @@ from supernet.checkpoint import (
 )
 from supernet.hf_layouts import Layout
 from supernet.huggingface import hf_config, layout_for, zero_biases
+from supernet.litgpt_config import whole_architecture
 from supernet.text import ByteTokenizer, Tokenizer
 from supernet.weights import to_hf
 
@@ -69,14 +70,6 @@ def named_architecture(name: str, loaded: LoadedSupernet) -> Architecture:
     if len(found) != 1:
         raise ValueError(f"arch = {name!r} names {len(found)} architectures: give one")
     return found[0]
-
-
-def whole_architecture(config: litgpt.Config) -> Architecture:
-    """Return the architecture of the whole supernet of `config`."""
-    return Architecture.uniform(
-        n_embd=config.n_embd, n_layer=config.n_layer, n_head=config.n_head, n_query_groups=config.n_query_groups,
-        intermediate_size=config.intermediate_size or 0, bias=config.bias,
-    )  # fmt: skip
 
 
 def export_subnet(

@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from supernet.architecture import Architecture
+from supernet.architecture import Architecture
 
 _ALIAS = "_paretolm_litgpt_config"
 
@@ -91,6 +90,14 @@ def named_config(name: str) -> dict[str, Any]:
 def config_names() -> list[str]:
     """Return the names of all litgpt configs, sorted."""
     return sorted(_config_module().name_to_config)
+
+
+def whole_architecture(config: ModelConfig) -> Architecture:
+    """Return the architecture of the whole supernet of `config`."""
+    return Architecture.uniform(
+        n_embd=config.n_embd, n_layer=config.n_layer, n_head=config.n_head, n_query_groups=config.n_query_groups,
+        intermediate_size=config.intermediate_size, bias=config.bias,
+    )  # fmt: skip
 
 
 def unsupported_features(config: ModelConfig) -> list[str]:

@@ -4,11 +4,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from litgpt.config import Config
-from pruning_supernets import FAMILIES, largest_arch
+from pruning_supernets import FAMILIES, kv_cache_ratio, largest_arch
 from quality_fakes import LATTICE, made_up_quality, ordered_database, parameter_limit
 
 from pruning.candidates import _plans, propose, rank
-from pruning.cost_limits import CostLimit, all_hold, kv_cache_ratio
+from pruning.cost_limits import CostLimit, all_hold
 from pruning.depth import without_blocks
 from pruning.depth_search import influence_drop, iterative_drop
 from pruning.lattice import Lattice

@@ -2,13 +2,13 @@ from itertools import pairwise, product
 
 import numpy as np
 import pytest
-from pruning_supernets import build_supernet, largest_arch
+from pruning_supernets import build_supernet, kv_cache_ratio, largest_arch
 from quality_fakes import LATTICE, made_up_quality, parameter_limit
 
-from pruning.cost_limits import kv_cache_ratio, parameter_ratio
+from pruning.cost_limits import parameter_ratio
 from pruning.programme import GONE, Problem, block_costs, build_problem, plan_within, shapes_of, trade_off
 from supernet.architecture import Architecture
-from supernet.cost import kv_cache_elements, parameter_counts
+from supernet.cost import parameter_counts
 
 SHAPES = ((2, 1, 8), (2, 1, 16), (4, 2, 16), (0, 0, 8), GONE)
 DENSE = Architecture.uniform(n_embd=8, n_layer=4, n_head=4, n_query_groups=2, intermediate_size=16, bias=False)
@@ -134,8 +134,6 @@ def test_ratios_are_those_of_exact_counts():
     counts = parameter_counts(config, [dense, arch], tied=True)
     assert parameter_ratio(config, dense, tied=True)([arch])[0] == counts.total[1] / counts.total[0]
     assert parameter_ratio(config, dense, tied=True, decoder=True)([arch])[0] == counts.decoder[1] / counts.decoder[0]
-    cached = kv_cache_elements(config, [dense, arch], seq_len=9)
-    assert kv_cache_ratio(config, dense, seq_len=9)([arch])[0] == cached[1] / cached[0]
 
 
 def test_the_curve_of_a_real_lattice_ends_with_the_dense_network():

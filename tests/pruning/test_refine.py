@@ -3,11 +3,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from pruning_supernets import build_supernet, largest_arch
+from pruning_supernets import build_supernet, kv_cache_ratio, largest_arch
 from quality_fakes import LATTICE, made_up_quality, ordered_database, parameter_limit
 
 from pruning.candidates import propose
-from pruning.cost_limits import CostLimit, all_hold, kv_cache_ratio
+from pruning.cost_limits import CostLimit, all_hold
 from pruning.damage_model import DamageModel
 from pruning.moves import HeterogeneousMoves, UniformMoves
 from pruning.programme import GONE, build_problem, plan_within, shapes_of

@@ -67,11 +67,12 @@ def test_what_was_evaluated_is_found_again_in_the_file(tmp_path):
     with (tmp_path / "losses.jsonl").open("a") as stream:
         stream.write('["e32-l0-h')  # a kill in the middle of a line
     again = CalibrationLoss(database, blocks, path=tmp_path / "losses.jsonl")
-    assert again(HALF) == value and again.n_evaluations == 0 and again.known(HALF) == value
+    assert again(HALF) == value and again.n_evaluations == 0
     other = without_blocks(HALF, [0])
-    assert again.known(other) is None
     again(other)
-    assert CalibrationLoss(database, blocks, path=tmp_path / "losses.jsonl").known(other) == again(other)
+    assert again.n_evaluations == 1 and again.asked == {HALF: value, other: again(other)}
+    third = CalibrationLoss(database, blocks, path=tmp_path / "losses.jsonl")
+    assert third(other) == again(other) and third.n_evaluations == 0 and third.asked == {other: again(other)}
 
 
 def test_a_file_of_another_text_network_or_precision_is_refused(tmp_path):
