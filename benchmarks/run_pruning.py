@@ -84,7 +84,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--recovered-baselines", type=int, default=2, help="the best ones that recover too")
     parser.add_argument("--limit", type=int, default=None, help="questions of each zero-shot task (200)")
     parser.add_argument("--evaluations", type=int, default=None, help="of the supernet's search (100)")
-    parser.add_argument("--search-blocks", type=int, default=None, help="blocks on which candidates are compared (8)")
+    parser.add_argument(
+        "--search-blocks", type=int, default=None, help="blocks for the quality table and to compare candidates on (6)"
+    )
     parser.add_argument("--mode", default=None, choices=("heterogeneous", "uniform"), help="of ours (heterogeneous)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser

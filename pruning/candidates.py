@@ -1,10 +1,12 @@
 """The pool of candidates for a budget: plans of the dynamic programme, uniform networks, depth-only networks.
 
 All keep the limits by predicted cost; the true calibration loss ranks them. The best uniform and the best depth-only
-network always stay in the pool, so that what is chosen from it is never worse than they are.
+network always stay in the pool, and the best plan for parameters where the limit is one of time, so that what is
+chosen from it is never worse than they are.
 
 Quality tables add up what does not quite add up. So plans are also made with the damages raised to a power: above one,
-pruning spreads over more blocks, below one it concentrates on fewer.
+pruning spreads over more blocks, below one it concentrates on fewer; and with those of attention counted more than
+once.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from pruning.cost_limits import CostLimit, all_hold
+from pruning.cost_limits import CostLimit, all_hold, parameter_ratio
 from pruning.depth_search import influence_drop, iterative_drop
 from pruning.lattice import Lattice
 from pruning.programme import Plan, Problem, build_problem, plan_within, trade_off
@@ -25,8 +27,8 @@ from pruning.uniform_search import uniform_networks
 from supernet.architecture import Architecture
 
 Mode = Literal["uniform", "heterogeneous"]
-Kind = Literal["programme", "uniform", "depth"]
-_POWERS = (1.0, 0.75, 1.35, 1.7)
+Kind = Literal["programme", "parameters", "uniform", "depth"]
+_WEIGHTS_AND_POWERS = ((1.5, 1.0), (1.5, 1.35), (2.0, 1.0), (2.0, 1.35), (1.0, 1.0), (1.0, 1.35))  # best first
 _MOST = 250  # plans of a curve, spread over costs near the limit
 _REACH = 0.1  # of the additive cost, above and below the limit
 _MARGINS = (-0.04, -0.02, 0.0, 0.02, 0.04)  # of the additive cost, which the predicted one differs from
@@ -87,6 +89,9 @@ def propose(
     named = [("depth", *pair) for pair in found] + [("uniform", f"uniform {i + 1}", a) for i, a in enumerate(networks)]
     if mode == "heterogeneous":
         named += [("programme", name, arch) for name, arch in _plans(quality, lattice, dense, limits, n_plans)]
+        if limits[0].name == "latency":
+            by_size = _parameter_plans(loss, quality, lattice, limits, n_plans)
+            named += [("parameters", name, arch) for name, arch in by_size]
     costs: Sequence[float] = limits[0].predict([arch for _, _, arch in named]).tolist() if named else []
     unique: dict[tuple[str, Architecture], Candidate] = {}
     for (kind, name, arch), cost in zip(named, costs, strict=True):
@@ -201,11 +206,22 @@ def _plans(
     """Yield plans that keep the limits, the least damage first, of blocks with any parts and of complete blocks."""
     costs = [limit.of_blocks for limit in limits]
     for complete in (False, True):
-        problem = build_problem(quality, lattice, dense, costs, complete=complete)
-        for power in _POWERS:
-            what = "complete blocks" if complete else "any blocks"
+        for weight, power in _WEIGHTS_AND_POWERS[: 2 if complete else None]:
+            problem = build_problem(quality.weighted(weight), lattice, dense, costs, complete=complete)
             plans = _plans_around(replace(problem, damage=np.maximum(problem.damage, 0) ** power), limits, n_plans)
-            yield from ((f"programme {i + 1}, {what}, power {power:g}", plan.arch) for i, plan in enumerate(plans))
+            what = f"{'complete' if complete else 'any'} blocks, attention x{weight:g}, power {power:g}"
+            yield from ((f"programme {i + 1}, {what}", plan.arch) for i, plan in enumerate(plans))
+
+
+def _parameter_plans(
+    loss: CalibrationLoss, quality: QualityTable, lattice: Lattice, limits: Sequence[CostLimit], n_plans: int
+) -> Iterator[tuple[str, Architecture]]:
+    """Yield the best plans for their number of parameters, whatever they cost, among those that keep the limits."""
+    size = parameter_ratio(loss.database.supernet.config, loss.dense, tied=False, decoder=True)
+    plans = trade_off(build_problem(quality, lattice, loss.dense, [size]), most=_MOST)
+    held = all_hold(limits, [plan.arch for plan in plans])
+    kept = sorted((plan for plan, ok in zip(plans, held, strict=True) if ok), key=lambda plan: plan.damage)
+    yield from ((f"parameters {i + 1}", plan.arch) for i, plan in enumerate(kept[:n_plans]))
 
 
 def _plans_around(problem: Problem, limits: Sequence[CostLimit], n_plans: int) -> list[Plan]:

@@ -14,7 +14,7 @@ Two parts of a block are taken to add up, unless both are absent: the block gone
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,14 @@ class QualityTable:
         rows = zip(arch.n_head, arch.n_query_groups, arch.intermediate_size, strict=True)
         kept = dict(zip(arch.layers, rows, strict=True))
         return sum(self.damage(i, *kept.get(i, (0, 0, 0))) for i in range(self.n_layer))
+
+    def weighted(self, attention: float) -> QualityTable:
+        """Return the table with the damages of attention levels times a factor; blocks gone stay as they are.
+
+        Damages to attention compound more than those to MLPs do: what one block loses is looked up in others.
+        """
+        parts = {entry: kl * (attention if entry[1] == "attention" else 1.0) for entry, kl in self.parts.items()}
+        return replace(self, parts=parts)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row of plain types for each entry, for reports."""

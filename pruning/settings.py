@@ -20,7 +20,7 @@ class SearchSettings:
         seconds: at the most, for each round.
     """
 
-    n_evaluations: int = 40
+    n_evaluations: int = 30
     seconds: float = 300.0
 
     def __post_init__(self) -> None:

@@ -43,7 +43,7 @@ from supernet.checkpoint import LoadedSupernet
 _LEAST_CHANGE, _MOST_CHANGE = 0.9, 1.1  # of the internal budget in one round
 _N_RANKED = 6
 _MARGIN = 0.005
-_QUICK_BLOCKS = 2  # of the search text, for the quality table and the first look at candidates
+_QUICK_BLOCKS = 2  # of the text for ranking, for the first look at candidates
 _N_STARTS = 2  # of the local search
 _SPARE = (0.015, 0.03)  # predicted to lie below the limit by: what is measured beside the best candidate
 _WORSE = 0.05  # relative loss of such a spare one that needs no further round
@@ -182,7 +182,7 @@ class _Run:
         self.budget = self.costs.resolved(asked, complete=settings.mode == "uniform")
         overlays = OverlaySettings(intercept=settings.intercept, damping=settings.damping)
         self.database = OverlayDatabase(supernet, self.ordered.moments, settings=overlays, folder=folder / "overlays")
-        search = self.texts.search[:, :-1]
+        search = self.texts.for_ranking
         self.loss = CalibrationLoss(self.database, search, path=folder / "losses.jsonl")
         self.quick_loss = CalibrationLoss(self.database, search[:_QUICK_BLOCKS], path=folder / "quick_losses.jsonl")
         context = {"network": fingerprint(supernet, None, self.texts.search[:1, :-1])}
@@ -194,7 +194,7 @@ class _Run:
     def result(self) -> PruneResult:
         """Run all rounds and return the final network."""
         self.quality = measure_quality(
-            self.database, self.texts.search[:_QUICK_BLOCKS, :-1], self.costs.lattice,
+            self.database, self.texts.for_table, self.costs.lattice,
             path=self.folder / "quality.jsonl", progress=self.progress,
         )  # fmt: skip
         chosen = self._search_counted() if self.budget.latency_ratio is None else self._search_measured()

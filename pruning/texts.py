@@ -33,7 +33,7 @@ class CalibrationSettings:
         held_out: text on which perplexity is reported; None is a part of `text` that nothing else uses.
         seq_len: T, tokens of a block; at the most the network's context less one is taken.
         n_blocks: blocks for moments (importance and least squares).
-        n_search_blocks: blocks on which candidates are compared.
+        n_search_blocks: blocks for the search: a third for the quality table, the rest to compare candidates on.
         n_held_out_blocks: blocks that perplexity is reported on.
         seed: of the draw.
         cache_dir: where token ids are kept; None is the user's cache.
@@ -46,7 +46,7 @@ class CalibrationSettings:
     held_out: Source | None = None
     seq_len: int = 512
     n_blocks: int = 32
-    n_search_blocks: int = 4
+    n_search_blocks: int = 6
     n_held_out_blocks: int = 32
     seed: int = 0
     cache_dir: str | Path | None = None
@@ -72,6 +72,16 @@ class Texts:
     search: Tensor
     held_out: Tensor
     held_out_name: str
+
+    @property
+    def for_table(self) -> Tensor:
+        """Inputs of the search text's first third, for the quality table, (., T)."""
+        return self.search[: max(1, len(self.search) // 3), :-1]
+
+    @property
+    def for_ranking(self) -> Tensor:
+        """Inputs of the rest, for whole networks, (., T): plans fit the table's text and must not be judged by it."""
+        return self.search[len(self.for_table) :, :-1] if len(self.search) > 1 else self.search[:, :-1]
 
 
 def draw_texts(loaded: LoadedSupernet, settings: CalibrationSettings, *, progress: bool = False) -> Texts:

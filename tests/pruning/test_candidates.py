@@ -7,12 +7,12 @@ from litgpt.config import Config
 from pruning_supernets import FAMILIES, kv_cache_ratio, largest_arch
 from quality_fakes import LATTICE, made_up_quality, ordered_database, parameter_limit
 
-from pruning.candidates import _plans, propose, rank
-from pruning.cost_limits import CostLimit, all_hold
+from pruning.candidates import _plans, _plans_around, propose, rank
+from pruning.cost_limits import CostLimit, all_hold, parameter_ratio
 from pruning.depth import without_blocks
 from pruning.depth_search import influence_drop, iterative_drop
 from pruning.lattice import Lattice
-from pruning.programme import shapes_of
+from pruning.programme import build_problem, shapes_of
 from pruning.quality_table import measure_quality
 from pruning.true_loss import CalibrationLoss
 from pruning.uniform_search import uniform, uniform_networks
@@ -44,6 +44,22 @@ def test_all_candidates_keep_the_limit_and_each_kind_is_there(ground, ratio):
         best = min(loss(c.arch) for c in found if c.kind == kind)
         assert min(c.loss for c in ranked if c.kind == kind) == best
     assert ranked[0].loss == min(loss(c.arch) for c in found)
+
+
+def test_the_best_plan_for_parameters_is_in_the_pool_of_a_latency_budget(ground):
+    quality, loss, database = ground
+    config, dense = database.supernet.config, loss.dense
+    limits = [CostLimit("latency", kv_cache_ratio(config, dense, seq_len=16), 0.6)]
+    found = propose(loss, quality, LATTICE, limits)
+    own = [c for c in found if c.kind == "parameters"]
+    assert own and all_hold(limits, [c.arch for c in own]).all()
+    size = parameter_ratio(config, dense, tied=False, decoder=True)
+    for candidate in own:  # nothing as small is expected to do less damage
+        limit = CostLimit("parameters", size, float(size([candidate.arch])[0]))
+        (plan,) = _plans_around(build_problem(quality, LATTICE, dense, [limit.predict]), [limit], 1)
+        assert quality.total(candidate.arch) == pytest.approx(plan.damage, rel=0.02)
+    ranked = rank(loss, found, keep=1)
+    assert ranked[0].loss <= min(loss(c.arch) for c in own)
 
 
 def test_plans_use_the_limit_however_many_the_curve_has():

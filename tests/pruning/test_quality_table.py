@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 from pruning_supernets import largest_arch
-from quality_fakes import LATTICE, direct_kl, ordered_database
+from quality_fakes import LATTICE, direct_kl, made_up_quality, ordered_database
 
 from pruning.depth import without_blocks
 from pruning.lattice import Lattice
@@ -100,3 +100,13 @@ def test_the_tables_rows_are_plain_and_its_total_sums_blocks():
     np.testing.assert_allclose(table.damages([(3, 1, 48), (0, 0, 0)])[2], [table.damage(2, 3, 1, 48), table.gone[2]])
     with pytest.raises(KeyError, match="no level"):
         table.damage(0, 6, 2, 13)
+
+
+def test_attention_can_be_weighted():
+    config = ordered_database()[0].supernet.config
+    table = made_up_quality(config, LATTICE)
+    heavier = table.weighted(2.0)
+    assert heavier.damage(1, 1, 1, 48) == 2 * table.damage(1, 1, 1, 48) > 0
+    assert heavier.damage(1, 6, 2, 12) == table.damage(1, 6, 2, 12) > 0
+    assert heavier.damage(1, 0, 0, 0) == table.damage(1, 0, 0, 0)
+    assert heavier.damage(1, 3, 1, 24) == 2 * table.damage(1, 3, 1, 48) + table.damage(1, 6, 2, 24)

@@ -31,6 +31,8 @@ def test_the_three_texts_do_not_overlap(loaded, tmp_path):
     texts = draw_texts(loaded, settings)
     assert texts.calibration.shape == (5, 17)
     assert texts.search.shape == (3, 17)
+    assert torch.equal(torch.cat([texts.for_table, texts.for_ranking]), texts.search[:, :-1])
+    assert len(texts.for_table) == 1
     assert texts.held_out.shape == (4, 17)
     pieces = [tuple(row[:16].tolist()) for part in (texts.calibration, texts.search, texts.held_out) for row in part]
     assert len(set(pieces)) == 12
