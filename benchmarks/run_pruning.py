@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=int, default=None, help="questions of each zero-shot task (200)")
     parser.add_argument("--evaluations", type=int, default=None, help="of the supernet's search (100)")
     parser.add_argument(
-        "--search-blocks", type=int, default=None, help="blocks for the quality table and to compare candidates on (6)"
+        "--search-blocks", type=int, default=None, help="blocks for the quality table and to compare candidates on (8)"
     )
     parser.add_argument("--mode", default=None, choices=("heterogeneous", "uniform"), help="of ours (heterogeneous)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")

@@ -60,7 +60,7 @@ def propose(
     limits: Sequence[CostLimit],
     *,
     mode: Mode = "heterogeneous",
-    n_plans: int = 3,
+    n_plans: int = 2,
     n_uniform: int = 12,
     shortlist: int | None = 8,
     progress: bool = False,
