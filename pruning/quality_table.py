@@ -124,7 +124,7 @@ def measure_quality(
 
     Args:
         database: the supernet and its overlays.
-        blocks: (n, T) token ids, about a thousand tokens.
+        blocks: (n, T) token ids, about two thousand tokens.
         lattice: the levels of the table.
         levels_per_part: levels measured of each layer's attention and MLP besides "absent"; None measures all.
         batch_size: blocks of one forward.

@@ -196,7 +196,7 @@ def _facts(result: PruneResult, settings: PruneSettings) -> dict[str, str]:
             f"{100 * costs.model.mape:.1f} %"
         )
     best = {kind: min((t for t in result.tried if t.kind == kind), key=lambda t: t.loss, default=None)
-            for kind in ("uniform", "depth", "programme", "refined")}  # fmt: skip
+            for kind in ("uniform", "depth", "parameters", "programme", "refined")}  # fmt: skip
     for kind, tried in best.items():
         if tried is not None:
             facts[f"best {kind} candidate"] = f"KL {tried.loss:.4f} nats a token, {tried.arch.id}"

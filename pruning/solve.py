@@ -58,7 +58,7 @@ class Tried:
     Attributes:
         round: 1 is the first.
         name: how it was found.
-        kind: programme, uniform, depth or refined.
+        kind: programme, parameters, uniform, depth or refined.
         arch: the network.
         loss: KL to the dense network on the search text, nats a token.
         predicted: latency ratio, or the first counted cost; what the limit inside was held to.
