@@ -68,7 +68,7 @@ class StudySettings:
     zero_shot: str
     n_score_tokens: int = 16384
     seq_len: int = 512
-    n_calibration_blocks: int = 32
+    n_calibration_blocks: int = 64
     n_search_blocks: int = 8
     mode: Mode = "heterogeneous"
     effort: str = "full"

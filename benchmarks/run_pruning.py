@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--draws", type=int, default=None, help="calibration draws (3)")
     parser.add_argument("--score-tokens", type=int, default=None, help="first tokens of each reported text (16384)")
     parser.add_argument("--seq-len", type=int, default=None, help="tokens of a block (512)")
-    parser.add_argument("--calibration-blocks", type=int, default=None, help="blocks for moments (32)")
+    parser.add_argument("--calibration-blocks", type=int, default=None, help="blocks for moments (64)")
     parser.add_argument("--goals", nargs="+", default=None, choices=[goal.name for goal in ONE_SHOT])
     parser.add_argument("--budgets", nargs="+", default=None, choices=[goal.name for goal in CONTRACT])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)

@@ -1,7 +1,7 @@
 """From least-squares errors, known for all levels of a part, to damages, measured for a few: a monotone curve.
 
 log damage is piecewise linear in log error through the measured levels. Below the smallest measured error its slope is
-one: a small change of the output has a squared error and a KL that are both quadratic in it. No torch.
+given, or one: a small change of the output has a squared error and a KL that are both quadratic in it. No torch.
 """
 
 from __future__ import annotations
@@ -41,19 +41,29 @@ class ErrorCurve:
     Args:
         errors: relative errors.
         damages: of the same levels; where a larger error was found to do less damage, the mean of both counts.
+        slope: of log damage in log error below the smallest error.
     """
 
-    def __init__(self, errors: Sequence[float], damages: Sequence[float]) -> None:
+    def __init__(self, errors: Sequence[float], damages: Sequence[float], *, slope: float = 1.0) -> None:
         x, y = _logs(errors), _logs(damages)
         order = np.lexsort((y, x))
         self._x, self._y = _without_ties(x[order], _pooled(y[order]))
+        self._slope = slope
 
     def __call__(self, errors: Sequence[float]) -> np.ndarray:
         """Return the damages at these errors, (n,); 0 at an error of 0."""
         given = np.asarray(errors, float)
         x = _logs(given)
-        below = np.minimum(x - self._x[0], 0.0)  # slope one there
+        below = self._slope * np.minimum(x - self._x[0], 0.0)
         return np.where(given <= 0, 0.0, np.exp(np.interp(x, self._x, self._y) + below))
+
+
+def slope_between(errors: Sequence[float], damages: Sequence[float]) -> float:
+    """Return the slope of log damage in log error between two levels; ValueError where their errors are one."""
+    (x0, x1), (y0, y1) = _logs(errors), _logs(damages)
+    if x0 == x1:
+        raise ValueError(f"errors {list(errors)}: a slope needs two different ones")
+    return float((y1 - y0) / (x1 - x0))
 
 
 def _logs(values: Sequence[float] | np.ndarray) -> np.ndarray:

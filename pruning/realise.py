@@ -8,7 +8,7 @@ Shapes: n blocks of calibration text, B of a batch, T tokens, C n_embd.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -87,7 +87,7 @@ def realise(
                     solution = maker.solve(stream, position, block, part, levels[position, part])
                     if solution is not None:
                         put_projection(block, part, solution)
-            stream = stream.after(block, position)
+            stream = maker.after(stream, position, block)
     return Pruned(gpt, arch)
 
 
@@ -181,6 +181,10 @@ class _Own:
         )  # fmt: skip
         return solver.solve(len(kept_inputs(self.config, part, level)))
 
+    def after(self, stream: Stream, position: int, block: nn.Module) -> Stream:
+        """Return the stream after a solved block."""
+        return stream.after(block, position)
+
     def _inputs(
         self, stream: Stream, position: int, block: Any, wide: Any, part: Part, projection: nn.Module
     ) -> Iterator[Tensor]:
@@ -204,6 +208,7 @@ class _Dense:
         place = next(supernet.parameters()).device
         self.layer, self.stream = -1, Stream.start(supernet, ids.to(place), batch_size)
         self.targets: dict[Part, list[Tensor]] = {}
+        self.before_mlp: list[tuple[Tensor, Tensor]] = []  # state, inputs of the MLP's output projection
 
     def solve(self, stream: Stream, position: int, block: nn.Module, part: Part, level: Level) -> Solution | None:
         """Return the projection of one part nearest to the dense network's residual stream."""
@@ -214,12 +219,12 @@ class _Dense:
         assert projection is not None
         weight = projection.weight
         fit = TargetFit(projection.in_features, projection.out_features, device=weight.device)
-        for x, state, wanted in zip(
-            stream.inputs(block, position, projection),
-            self._states(stream, position, block, part),
-            self.targets[part],
-            strict=True,
-        ):
+        pairs: Iterable[tuple[Tensor, Tensor]]
+        if part == "attention":
+            pairs = zip(stream.batches(), stream.inputs(block, position, projection), strict=True)
+        else:
+            pairs = self.before_mlp = list(_before_mlp(stream, position, block, projection))
+        for (state, x), wanted in zip(pairs, self.targets[part], strict=True):
             residual = wanted[..., : state.shape[-1]] - state
             fit.add(x, residual if projection.bias is None else residual - projection.bias)
         return fit.solve(
@@ -236,12 +241,13 @@ class _Dense:
             self.targets = {"attention": [middle for middle, _ in pairs], "mlp": [out for _, out in pairs]}
             self.stream = replace(self.stream, states=torch.cat(self.targets["mlp"]))
 
-    def _states(self, stream: Stream, position: int, block: nn.Module, part: Part) -> Iterator[Tensor]:
-        """Yield the pruned residual stream that a part's output is added to."""
-        if part == "attention":
-            yield from stream.batches()
-        else:
-            yield from (_after_attention(x, block, stream.rope[position]) for x in stream.batches())
+    def after(self, stream: Stream, position: int, block: nn.Module) -> Stream:
+        """Return the stream after a solved block; attention and the MLP's inside are not run again."""
+        known, self.before_mlp = self.before_mlp, []
+        projection = output_projection(block, "mlp")
+        if not known or projection is None:
+            return stream.after(block, position)
+        return replace(stream, states=torch.cat([state + projection(x) for state, x in known]))
 
 
 def _through(stream: Stream, position: int, block: Any) -> Iterator[tuple[Tensor, Tensor]]:
@@ -253,14 +259,12 @@ def _through(stream: Stream, position: int, block: Any) -> Iterator[tuple[Tensor
         yield (x + found[0] if found else x), out
 
 
-def _after_attention(x: Tensor, block: Any, rope: tuple[Any, ...]) -> Tensor:
-    """Return the residual stream after a block's attention; the MLP is not run."""
-    found: list[Tensor] = []
-
-    def catch(attended: Tensor) -> None:
-        found.append(attended)
-        raise Enough
-
-    with hooks([(block.post_attention_norm, "after", catch)]), suppress(Enough):
-        block(x, *rope)
-    return x + found[0] if found else x
+def _before_mlp(
+    stream: Stream, position: int, block: Any, projection: nn.Module
+) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
+    """Yield the residual stream that a block's MLP is added to, and the inputs of the MLP's output projection."""
+    for x in stream.batches():
+        attended: list[Tensor] = []
+        with hooks([(block.post_attention_norm, "after", attended.append)]):
+            inputs = _caught(projection, partial(block, x, *stream.rope[position]))
+        yield (x + attended[0] if attended else x), inputs

@@ -45,7 +45,7 @@ class CalibrationSettings:
     text: Source = SELF
     held_out: Source | None = None
     seq_len: int = 512
-    n_blocks: int = 32
+    n_blocks: int = 64
     n_search_blocks: int = 8
     n_held_out_blocks: int = 32
     seed: int = 0

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pruning.error_curve import ErrorCurve, spread
+from pruning.error_curve import ErrorCurve, slope_between, spread
 
 
 def test_the_curve_goes_through_rising_points_and_is_straight_in_logarithms():
@@ -13,6 +13,13 @@ def test_the_curve_goes_through_rising_points_and_is_straight_in_logarithms():
 def test_below_the_first_point_damage_is_proportional_to_the_error():
     curve = ErrorCurve([0.1, 1.0], [0.05, 5.0])
     np.testing.assert_allclose(curve([0.05, 0.01, 0.0]), [0.025, 0.005, 0.0])
+
+
+def test_a_slope_may_be_given_for_errors_below_the_first_point():
+    curve = ErrorCurve([0.1, 1.0], [0.05, 5.0], slope=slope_between([0.01, 0.1], [0.01, 0.1**0.5]))
+    np.testing.assert_allclose(curve([0.001, 0.1, 0.0]), [0.05 * 0.01**1.5, 0.05, 0.0])
+    with pytest.raises(ValueError, match="two different"):
+        slope_between([0.1, 0.1], [1.0, 2.0])
 
 
 def test_the_curve_never_falls():

@@ -60,6 +60,22 @@ def test_levels_that_were_not_measured_lie_between_measured_ones_and_near_the_tr
         assert widths == sorted(widths, reverse=True)
 
 
+def test_the_least_error_is_measured_in_every_third_layer_and_follows_the_common_slope_elsewhere():
+    database, blocks = ordered_database()
+    full = measure_quality(database, blocks, LATTICE, levels_per_part=None)
+    table = measure_quality(database, blocks, LATTICE, levels_per_part=2)
+    left_out = []
+    for layer in range(full.n_layer):
+        for part, whole in (("attention", LATTICE.attention[-1]), ("mlp", LATTICE.neurons[-1:])):
+            own = {e: database.overlay(*e).error for e in full.parts if e[:2] == (layer, part)
+                   and e[2] != whole and e[2][0]}  # fmt: skip
+            least = min(own, key=own.__getitem__)
+            assert (least in table.measured) == (layer % 3 == 0)
+            left_out += [least] if least not in table.measured else []
+    assert left_out
+    assert np.abs([np.log(table.parts[e] / full.parts[e]) for e in left_out]).mean() < 0.5
+
+
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     database, blocks = ordered_database()
     path, whole = tmp_path / "quality.jsonl", measure_quality(database, blocks, LATTICE)

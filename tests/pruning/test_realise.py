@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from pruning_supernets import (
@@ -13,7 +15,7 @@ from pruning_supernets import (
 from pruning.collection import collect_moments
 from pruning.importance import importance
 from pruning.overlay import OverlayDatabase, OverlaySettings
-from pruning.realise import realise
+from pruning.realise import _Dense, realise
 from pruning.reconstruction import default_damping
 from pruning.reorder import order_by, reorder, reorder_moments
 from pruning.structure import Sizes
@@ -173,3 +175,20 @@ def test_blocks_without_attention_or_mlp_are_reconstructed_where_they_have_a_par
         assert {name for name, _ in plain.named_parameters()} <= {name for name, _ in gpt.named_parameters()}
         with torch.no_grad():
             assert torch.isfinite(gpt(blocks)).all()
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("family", ["llama-gqa6", "qwen2", "pythia"])
+def test_the_stream_behind_a_solved_block_is_that_of_the_block(family, intercept, monkeypatch):
+    supernet = build_supernet(family)
+    blocks, settings = blocks_for(supernet, n=8), OverlaySettings(intercept=intercept)
+    arch = small_arch(supernet)
+    bare = replace(arch, n_head=(arch.n_head[0], 0, arch.n_head[2]), intermediate_size=(20, 30, 0),
+                   n_query_groups=(arch.n_query_groups[0], 0, arch.n_query_groups[2]))  # fmt: skip
+    for one in (arch, bare):
+        found = realise(supernet, one, blocks, settings=settings, target="dense")
+        with monkeypatch.context() as patched:
+            patched.setattr(_Dense, "after", lambda self, stream, position, block: stream.after(block, position))
+            expected = realise(supernet, one, blocks, settings=settings, target="dense")
+        for name, weight in expected.gpt.state_dict().items():
+            torch.testing.assert_close(found.gpt.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
