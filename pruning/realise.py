@@ -259,9 +259,7 @@ def _through(stream: Stream, position: int, block: Any) -> Iterator[tuple[Tensor
         yield (x + found[0] if found else x), out
 
 
-def _before_mlp(
-    stream: Stream, position: int, block: Any, projection: nn.Module
-) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
+def _before_mlp(stream: Stream, position: int, block: Any, projection: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the residual stream that a block's MLP is added to, and the inputs of the MLP's output projection."""
     for x in stream.batches():
         attended: list[Tensor] = []
