@@ -89,7 +89,7 @@ class Evidence:
 
 def evidence(study: Study, draw: int) -> Evidence:
     """Return the evidence of a draw: that of `prune_to_budget`, in the same files, so nothing is computed twice."""
-    ordered, folder = put_in_order(study.prepared(draw)), study.run_folder(draw, "prefill")
+    ordered, folder = put_in_order(study.our_evidence(draw)), study.run_folder(draw, "prefill")
     lattice = known_lattice(folder / "device") or Lattice.coarse(study.config)
     database = OverlayDatabase(ordered.supernet, ordered.moments, folder=folder / "overlays")
     quality = measure_quality(
@@ -160,6 +160,7 @@ def our_network(study: Study, goal: Goal, draw: int) -> Pruned:
 
 
 def _prune(study: Study, goal: Goal, draw: int) -> dict[str, Any]:
+    study.our_evidence(draw)  # `prune_to_budget` finds it in the folder
     found = prune_to_budget(
         study.loaded, goal.budget, study.settings.texts(draw), workload=study.settings.workloads[goal.workload],
         settings=study.settings.ours, folder=study.run_folder(draw, goal.workload), progress=study.progress,

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from hw_profiles.device import Workload
 from pruning.families import trunk_parameters
+from pruning.first_tokens import with_first_tokens
 from pruning.latency_check import measure_ratios
 from pruning.moments import load_moments, save_moments
 from pruning.prepared import Prepared, prepare
@@ -214,9 +215,9 @@ class Study:
         return draw_texts(self.loaded, self.settings.texts(draw))
 
     def prepared(self, draw: int) -> Prepared:
-        """Return the evidence of a draw, collected once."""
-        blocks = self.texts(draw).calibration
-        path = self.run_folder(draw, "prefill") / "moments.safetensors"
+        """Return the evidence of a draw for the baselines, collected once: of its blocks, as the peers do."""
+        blocks = self.texts(draw).calibration[:, :-1]
+        path = self.run_folder(draw, "prefill") / "plain_moments.safetensors"
         if path.is_file():
             return Prepared(self.loaded.supernet, blocks, load_moments(path), None, draw)
         found = prepare(
@@ -224,6 +225,13 @@ class Study:
         )
         save_moments(path, found.moments)
         return found
+
+    def our_evidence(self, draw: int) -> Prepared:
+        """Return the evidence of a draw for ours: with first tokens; where `prune_to_budget` looks for it."""
+        plain, path = self.prepared(draw), self.run_folder(draw, "prefill") / "moments.safetensors"
+        if not path.is_file():
+            save_moments(path, with_first_tokens(plain.supernet, plain.moments, plain.blocks))
+        return replace(plain, moments=load_moments(path))
 
     @cached_property
     def scored(self) -> dict[str, Tensor]:

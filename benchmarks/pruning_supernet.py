@@ -38,7 +38,7 @@ def _comparison(study: Study, steps: int, n_evaluations: int, goal: Goal) -> dic
     training = RecoverySettings(
         max_steps=steps, warmup_steps=max(1, steps // 10), check_every=max(1, steps // 4), learning_rate=rate
     )
-    prepared = study.prepared(0)
+    prepared = study.our_evidence(0)
     ordered, lattice = put_in_order(prepared), Lattice.coarse(study.config)
     L = study.whole.n_layer
     space = space_around(

@@ -67,6 +67,24 @@ def collect_moments(
             f"extras {sorted(unknown)}, precision {precision!r}, batch_size {batch_size}: "
             f"allowed: angles and residual; {' and '.join(PRECISIONS)}; at least 1"
         )
+    return collect_blocks(
+        model, ids, layers=layers, extras=extras, batch_size=batch_size, precision=precision, dtype=dtype,
+        progress=progress,
+    )  # fmt: skip
+
+
+def collect_blocks(
+    model: litgpt.GPT,
+    ids: Tensor,
+    *,
+    layers: Collection[int] | None = None,
+    extras: Collection[Extra] = (),
+    batch_size: int = 4,
+    precision: str = "32",
+    dtype: torch.dtype = torch.float32,
+    progress: bool = False,
+) -> Moments:
+    """Return what `collect_moments` does, of blocks that are known to be usable or have one token only."""
     place = next(model.parameters()).device
     sums = _Sums(model, layers=layers, extras=extras, dtype=dtype)
     bar = tqdm(total=ids.numel(), unit="token", desc="moments", disable=not progress)

@@ -8,7 +8,7 @@ Shapes: n blocks of calibration text, B of a batch, T tokens, C n_embd.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from pruning.calibration import check_blocks
 from pruning.collection import Enough, autocast, eval_mode, hooks
+from pruning.first_tokens import first_tokens
 from pruning.input_statistics import InputStatistics
 from pruning.levels import Level, is_whole, kept_inputs, levels_of, nested_order
 from pruning.moments import check_finite
@@ -79,8 +80,9 @@ def realise(
         arch = add_biases(gpt, arch)
     place = next(supernet.parameters()).device
     with eval_mode(supernet), eval_mode(gpt), torch.no_grad(), autocast(place, precision):
-        stream = Stream.start(gpt, ids.to(place), batch_size)
-        maker = _Own(supernet, arch, settings) if target == "own" else _Dense(supernet, arch, settings, ids, batch_size)
+        batches = [*ids.to(place).split(batch_size), first_tokens(ids).to(place)]
+        stream = Stream.start(gpt, batches)
+        maker = _Own(supernet, arch, settings) if target == "own" else _Dense(supernet, arch, settings, batches)
         for position, block in enumerate(tqdm(gpt.transformer.h, unit="layer", desc="realise", disable=not progress)):
             for part in ("attention", "mlp"):
                 if (position, part) in levels:
@@ -96,41 +98,43 @@ class Stream:
     """The residual stream before one block, on all calibration blocks.
 
     Attributes:
-        states: (n, T, C).
-        rope: what else each block gets (cos, sin and no mask).
-        batch_size: blocks of one forward.
+        states: of each batch, (B, T, C); T may differ.
+        rope: what else each block gets (cos, sin and no mask), of each T.
     """
 
-    states: Tensor
-    rope: tuple[tuple[Any, ...], ...]
-    batch_size: int
+    states: tuple[Tensor, ...]
+    rope: Mapping[int, tuple[tuple[Any, ...], ...]]
 
     @classmethod
-    def start(cls, gpt: litgpt.GPT, ids: Tensor, batch_size: int) -> Stream:
-        """Return the stream before the first block."""
-        blocks = list(gpt.transformer.h)
-        rope: list[tuple[Any, ...]] = []
-        handles = [b.register_forward_pre_hook(lambda _, args: rope.append(args[1:])) for b in blocks]
-        try:
-            gpt(ids[:1])
-        finally:
-            for handle in handles:
-                handle.remove()
-        states = [_caught(blocks[0], partial(gpt, batch)) for batch in ids.split(batch_size)]
-        return cls(torch.cat(states), tuple(rope), batch_size)
+    def start(cls, gpt: litgpt.GPT, batches: Sequence[Tensor]) -> Stream:
+        """Return the stream before the first block, of batches (B, T) of token ids."""
+        rope = {batch.shape[1]: _rope(gpt, batch[:1]) for batch in {b.shape[1]: b for b in batches}.values()}
+        return cls(tuple(_caught(gpt.transformer.h[0], partial(gpt, batch)) for batch in batches), rope)
 
-    def batches(self) -> Iterator[Tensor]:
-        """Yield the states in batches, (B, T, C)."""
-        yield from self.states.split(self.batch_size)
+    def call(self, block: nn.Module, position: int, x: Tensor) -> Tensor:
+        """Return what a block gives for the states of one batch."""
+        return block(x, *self.rope[x.shape[1]][position])
 
     def after(self, block: nn.Module, position: int) -> Stream:
         """Return the stream after a block."""
-        return replace(self, states=torch.cat([block(x, *self.rope[position]) for x in self.batches()]))
+        return replace(self, states=tuple(self.call(block, position, x) for x in self.states))
 
     def inputs(self, block: nn.Module, position: int, module: nn.Module) -> Iterator[Tensor]:
         """Yield what `module`, somewhere in `block`, gets as input; the forward ends there."""
-        for x in self.batches():
-            yield _caught(module, partial(block, x, *self.rope[position]))
+        for x in self.states:
+            yield _caught(module, partial(self.call, block, position, x))
+
+
+def _rope(gpt: litgpt.GPT, ids: Tensor) -> tuple[tuple[Any, ...], ...]:
+    """Return what every block gets beside the states."""
+    found: list[tuple[Any, ...]] = []
+    handles = [b.register_forward_pre_hook(lambda _, args: found.append(args[1:])) for b in gpt.transformer.h]
+    try:
+        gpt(ids)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return tuple(found)
 
 
 def _caught(module: nn.Module, call: Callable[[], Any]) -> Tensor:
@@ -202,11 +206,10 @@ class _Dense:
     """The residual stream should be the dense network's."""
 
     def __init__(
-        self, supernet: Supernet, arch: Architecture, settings: OverlaySettings, ids: Tensor, batch_size: int
+        self, supernet: Supernet, arch: Architecture, settings: OverlaySettings, batches: Sequence[Tensor]
     ) -> None:
         self.supernet, self.arch, self.settings = supernet, arch, settings
-        place = next(supernet.parameters()).device
-        self.layer, self.stream = -1, Stream.start(supernet, ids.to(place), batch_size)
+        self.layer, self.stream = -1, Stream.start(supernet, batches)
         self.targets: dict[Part, list[Tensor]] = {}
         self.before_mlp: list[tuple[Tensor, Tensor]] = []  # state, inputs of the MLP's output projection
 
@@ -221,7 +224,7 @@ class _Dense:
         fit = TargetFit(projection.in_features, projection.out_features, device=weight.device)
         pairs: Iterable[tuple[Tensor, Tensor]]
         if part == "attention":
-            pairs = zip(stream.batches(), stream.inputs(block, position, projection), strict=True)
+            pairs = zip(stream.states, stream.inputs(block, position, projection), strict=True)
         else:
             pairs = self.before_mlp = list(_before_mlp(stream, position, block, projection))
         for (state, x), wanted in zip(pairs, self.targets[part], strict=True):
@@ -239,7 +242,7 @@ class _Dense:
             block = self.supernet.transformer.h[self.layer]
             pairs = list(_through(self.stream, self.layer, block))
             self.targets = {"attention": [middle for middle, _ in pairs], "mlp": [out for _, out in pairs]}
-            self.stream = replace(self.stream, states=torch.cat(self.targets["mlp"]))
+            self.stream = replace(self.stream, states=tuple(self.targets["mlp"]))
 
     def after(self, stream: Stream, position: int, block: nn.Module) -> Stream:
         """Return the stream after a solved block; attention and the MLP's inside are not run again."""
@@ -247,22 +250,22 @@ class _Dense:
         projection = output_projection(block, "mlp")
         if not known or projection is None:
             return stream.after(block, position)
-        return replace(stream, states=torch.cat([state + projection(x) for state, x in known]))
+        return replace(stream, states=tuple(state + projection(x) for state, x in known))
 
 
 def _through(stream: Stream, position: int, block: Any) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the residual stream after a block's attention and after the block."""
-    for x in stream.batches():
+    for x in stream.states:
         found: list[Tensor] = []
         with hooks([(block.post_attention_norm, "after", found.append)]):
-            out = block(x, *stream.rope[position])
+            out = stream.call(block, position, x)
         yield (x + found[0] if found else x), out
 
 
 def _before_mlp(stream: Stream, position: int, block: Any, projection: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the residual stream that a block's MLP is added to, and the inputs of the MLP's output projection."""
-    for x in stream.batches():
+    for x in stream.states:
         attended: list[Tensor] = []
         with hooks([(block.post_attention_norm, "after", attended.append)]):
-            inputs = _caught(projection, partial(block, x, *stream.rope[position]))
+            inputs = _caught(projection, partial(stream.call, block, position, x))
         yield (x + attended[0] if attended else x), inputs

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from pruning.calibration import check_blocks
 from pruning.collection import collect_moments
 from pruning.fingerprints import fingerprint
+from pruning.first_tokens import with_first_tokens
 from pruning.gradients import collect_gradients
 from pruning.importance import CRITERIA
 from pruning.moments import load_moments, save_moments
@@ -94,7 +95,8 @@ def prepared_network(
     if state.moments_path.is_file():
         moments = load_moments(state.moments_path)
     else:
-        moments = collect_moments(supernet, texts.calibration[:, :-1], progress=progress)
+        blocks = texts.calibration[:, :-1]
+        moments = with_first_tokens(supernet, collect_moments(supernet, blocks, progress=progress), blocks)
         save_moments(state.moments_path, moments)
     gradients = None
     if "gradients" in CRITERIA[settings.criterion].needs:

@@ -13,6 +13,7 @@ from pruning_supernets import (
 )
 
 from pruning.collection import collect_moments
+from pruning.first_tokens import first_tokens, with_first_tokens
 from pruning.importance import importance
 from pruning.overlay import OverlayDatabase, OverlaySettings
 from pruning.realise import _Dense, realise
@@ -47,7 +48,7 @@ def test_the_first_cut_part_has_its_overlay_and_later_ones_are_solved_for_what_t
     supernet = build_supernet(family)
     blocks, arch = blocks_for(supernet, n=8), small_arch(supernet)
     gpt, _ = realise(supernet, arch, blocks)
-    database = OverlayDatabase(supernet, collect_moments(supernet, blocks))
+    database = OverlayDatabase(supernet, with_first_tokens(supernet, collect_moments(supernet, blocks), blocks))
     first = gpt.transformer.h[0].attn.proj.weight
     expected = database.overlay(0, "attention", (arch.n_head[0], arch.n_query_groups[0])).weight
     torch.testing.assert_close(first, expected, rtol=1e-3, atol=1e-4)
@@ -55,7 +56,8 @@ def test_the_first_cut_part_has_its_overlay_and_later_ones_are_solved_for_what_t
     whole = extract(supernet, arch)
     whole.load_state_dict(gpt.state_dict())
     whole.transformer.h[2].mlp = supernet.transformer.h[3].mlp
-    rows = recorded_inputs(whole, blocks, whole.transformer.h[2].mlp.proj).flatten(0, 1)
+    texts = (blocks, first_tokens(blocks))
+    rows = torch.cat([recorded_inputs(whole, ids, whole.transformer.h[2].mlp.proj).flatten(0, 1) for ids in texts])
     weight = supernet.transformer.h[3].mlp.proj.weight.detach().double()
     second = rows.T @ rows / len(rows)
     penalty = default_damping(len(rows)) * second.diagonal().diag()
