@@ -41,7 +41,8 @@ def with_first_tokens(
         precision: "32", or "bf16" for autocast to bfloat16.
 
     Returns:
-        `moments` with other means and second moments of the projections' inputs; all the rest is as it was.
+        `moments` with other means and second moments of the projections' inputs; all the rest is as it was, and
+        `n_tokens`, on which damping depends, still those of the blocks.
 
     Raises:
         ValueError: activations that are not finite.
@@ -52,11 +53,9 @@ def with_first_tokens(
 
 
 def _together(blocks: InputMoments, firsts: InputMoments) -> InputMoments:
-    n = blocks.n_tokens + firsts.n_tokens
-    share = firsts.n_tokens / n
-    return replace(
-        blocks,
-        second=torch.lerp(blocks.second, firsts.second.to(blocks.second), share),
-        mean=torch.lerp(blocks.mean, firsts.mean.to(blocks.mean), share),
-        n_tokens=n,
+    share = firsts.n_tokens / (blocks.n_tokens + firsts.n_tokens)
+    second, mean = (
+        torch.lerp(own, other.to(own), share)
+        for own, other in ((blocks.second, firsts.second), (blocks.mean, firsts.mean))
     )
+    return replace(blocks, second=second, mean=mean)

@@ -28,7 +28,7 @@ from pruning.levels import Level, is_whole, kept_inputs, levels_of, nested_order
 from pruning.moments import check_finite
 from pruning.overlay import OverlaySettings
 from pruning.pruned import Pruned, add_biases, put_projection
-from pruning.reconstruction import PrefixSolver, Solution
+from pruning.reconstruction import PrefixSolver, Solution, default_damping
 from pruning.structure import Part, Sizes, output_projection
 from pruning.target_fit import TargetFit
 from supernet.architecture import Architecture
@@ -68,8 +68,9 @@ def realise(
         ValueError: the supernet does not contain `arch`, unusable blocks, an unknown target, or target="dense" for a
             family with norms after attention or MLP.
     """
-    ids, settings = check_blocks(blocks, supernet), settings or OverlaySettings()
-    config = supernet.config
+    ids, settings, config = check_blocks(blocks, supernet), settings or OverlaySettings(), supernet.config
+    if settings.damping is None:
+        settings = replace(settings, damping=default_damping(ids.numel()))  # that of the overlays
     if target not in ("own", "dense"):
         raise ValueError(f"target = {target!r}; allowed: own, dense")
     if target == "dense" and (config.post_attention_norm or config.post_mlp_norm):

@@ -6,6 +6,7 @@ from pruning_supernets import blocks_for, build_supernet, calm_supernet, recorde
 
 from pruning.collection import collect_moments
 from pruning.first_tokens import first_tokens, with_first_tokens
+from pruning.moments import load_moments, save_moments
 from pruning.realise import realise
 from pruning.structure import PARTS
 from supernet.litgpt_config import whole_architecture
@@ -31,12 +32,23 @@ def test_means_and_second_moments_are_those_of_blocks_and_first_tokens_together(
             texts = (blocks, first_tokens(blocks))
             rows = torch.cat([recorded_inputs(supernet, ids, module).flatten(0, 1) for ids in texts]).double()
             own = found.of(layer, part)
-            assert own.n_tokens == len(rows) == 8 * 16 + 8
+            assert len(rows) == 8 * 16 + 8 and own.n_tokens == 8 * 16
             torch.testing.assert_close(own.second.double(), rows.T @ rows / len(rows), rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(own.mean, rows.mean(0), rtol=1e-4, atol=1e-6)
             for field in ("variance", "activation"):
                 assert torch.equal(getattr(own, field), getattr(plain.of(layer, part), field))
     assert torch.equal(found.influence, plain.influence) and found.n_tokens == plain.n_tokens
+
+
+def test_saved_moments_are_those_that_were_saved(tmp_path):
+    supernet = build_supernet("llama-gqa6")
+    blocks = blocks_for(supernet, n=8)
+    moments = with_first_tokens(supernet, collect_moments(supernet, blocks), blocks)
+    again = load_moments(save_moments(tmp_path / "moments.safetensors", moments))
+    for key, own in moments.inputs.items():
+        other = again.inputs[key]
+        assert own.n_tokens == other.n_tokens
+        assert torch.equal(own.second, other.second) and torch.equal(own.mean, other.mean)
 
 
 def test_unseen_first_tokens_are_nearer_to_what_the_dense_network_makes_of_them():
