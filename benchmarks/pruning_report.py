@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ def gather(study: Study) -> dict[str, Any]:
         "command": "python " + shlex.join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "machine": current_device("cpu", threads=study.settings.threads).card,
         "versions": versions(),
-        "settings": {**vars(study.settings), "scored": dict(study.settings.scored)},
+        "settings": _without_folders(vars(study.settings)),
         "gates": [gate.to_dict() for gate in gates],
         "dense": {text: _perplexity(np.array([dense["losses"][text]])) for text in texts},
         "one_shot": [_row(one_shot, dense, goal.name, name, texts) for goal in ONE_SHOT for name in (OURS, *METHODS)],
@@ -85,6 +85,12 @@ def _row(records: Sequence[Record], dense: Record, goal: str, method: str, texts
         if (own_losses := ours[text]) is not None:
             row["ours_over_it"][text] = _pair(ratio(own_losses, mine))
     return row
+
+
+def _without_folders(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with files' names instead of their places on this machine."""
+    paths = {name: Path(str(values[name])).name for name in ("model", "calibration", "zero_shot")}
+    return {**values, **paths, "scored": {name: Path(path).name for name, path in values["scored"].items()}}
 
 
 def _recovery_row(record: Record, records: Sequence[Record], texts: Sequence[str]) -> dict[str, Any]:

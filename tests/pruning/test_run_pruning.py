@@ -97,6 +97,7 @@ def test_the_smoke_run_writes_a_report_and_makes_nothing_twice(tmp_path):
     arguments += ["--methods", "wanda-sp", "flap-global", "shortgpt", "obs-ls", "--recovered-baselines", "1"]
     main(arguments)
     report, text = json.loads((tmp_path / "report.json").read_text()), (tmp_path / "report.md").read_text()
+    assert not [value for value in report["settings"].values() if str(SHARED) in str(value)]
     records = [json.loads(path.read_text()) for path in (tmp_path / "records" / "one-shot").rglob("*.json")]
     failed = {record["method"] for record in records if "failed" in record}  # so small here it cannot be made that fast
     unknown = [gate["what"] for gate in report["gates"] if gate["passed"] is None]
