@@ -79,15 +79,16 @@ def draw_blocks(tokens: TokenSlice | np.ndarray, *, n_blocks: int, seq_len: int,
     return torch.from_numpy(rows.astype(np.int64))
 
 
-def check_blocks(blocks: Tensor | np.ndarray | TokenBlocks, model: litgpt.GPT) -> Tensor:
+def check_blocks(blocks: Tensor | np.ndarray | TokenBlocks, model: litgpt.GPT, *, shortest: int = 2) -> Tensor:
     """Return the blocks as (n, T) int64 if `model` can take them.
 
     Args:
         blocks: token ids; of TokenBlocks, whose rows hold T + 1 ids, the last id of each is left out.
         model: the network.
+        shortest: the least T.
 
     Raises:
-        ValueError: no block, blocks of one token, of the wrong shape or type, longer than the model's context, or ids
+        ValueError: no block, blocks too short, of the wrong shape or type, longer than the model's context, or with ids
             outside its vocabulary.
     """
     if isinstance(blocks, TokenBlocks):
@@ -95,10 +96,10 @@ def check_blocks(blocks: Tensor | np.ndarray | TokenBlocks, model: litgpt.GPT) -
     ids = torch.as_tensor(blocks)
     if ids.dim() != 2 or ids.is_floating_point() or ids.dtype == torch.bool:
         raise ValueError(f"calibration blocks are {tuple(ids.shape)} {ids.dtype}: give (n, T) integer token ids")
-    if not len(ids) or ids.shape[1] < 2:
+    if not len(ids) or ids.shape[1] < shortest:
         raise ValueError(
             f"calibration blocks are {tuple(ids.shape)}: the text is empty or too short; give at least one block of "
-            "two tokens (thousands of tokens for good results)"
+            f"{shortest} tokens (thousands of tokens for good results)"
         )
     check_seq_len(ids.shape[1], model.max_seq_length)
     if int(ids.min()) < 0:

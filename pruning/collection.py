@@ -40,6 +40,7 @@ def collect_moments(
     batch_size: int = 4,
     precision: str = "32",
     dtype: torch.dtype = torch.float32,
+    shortest: int = 2,
     progress: bool = False,
 ) -> Moments:
     """Run the network once over calibration blocks and return the moments of what flows through it.
@@ -52,6 +53,7 @@ def collect_moments(
         batch_size: blocks of one forward.
         precision: "32", or "bf16" for autocast to bfloat16.
         dtype: of products and their sums, float32 or float64.
+        shortest: the least T; shorter blocks are taken for a mistake.
         progress: show a progress bar.
 
     Returns:
@@ -60,31 +62,13 @@ def collect_moments(
     Raises:
         ValueError: unusable blocks (see `check_blocks`), an unknown precision or extra, or activations not finite.
     """
-    ids = check_blocks(blocks, model)
+    ids = check_blocks(blocks, model, shortest=shortest)
     unknown = set(extras) - {"angles", "residual"}
     if unknown or precision not in PRECISIONS or batch_size < 1:
         raise ValueError(
             f"extras {sorted(unknown)}, precision {precision!r}, batch_size {batch_size}: "
             f"allowed: angles and residual; {' and '.join(PRECISIONS)}; at least 1"
         )
-    return collect_blocks(
-        model, ids, layers=layers, extras=extras, batch_size=batch_size, precision=precision, dtype=dtype,
-        progress=progress,
-    )  # fmt: skip
-
-
-def collect_blocks(
-    model: litgpt.GPT,
-    ids: Tensor,
-    *,
-    layers: Collection[int] | None = None,
-    extras: Collection[Extra] = (),
-    batch_size: int = 4,
-    precision: str = "32",
-    dtype: torch.dtype = torch.float32,
-    progress: bool = False,
-) -> Moments:
-    """Return what `collect_moments` does, of blocks that are known to be usable or have one token only."""
     place = next(model.parameters()).device
     sums = _Sums(model, layers=layers, extras=extras, dtype=dtype)
     bar = tqdm(total=ids.numel(), unit="token", desc="moments", disable=not progress)

@@ -17,7 +17,7 @@ import litgpt
 import torch
 from torch import Tensor
 
-from pruning.collection import collect_blocks
+from pruning.collection import collect_moments
 from pruning.moments import InputMoments, Moments
 
 _ONE_OF = 16  # tokens of the calibration text
@@ -47,7 +47,7 @@ def with_first_tokens(
     Raises:
         ValueError: activations that are not finite.
     """
-    firsts = collect_blocks(model, first_tokens(ids), batch_size=batch_size, precision=precision)
+    firsts = collect_moments(model, first_tokens(ids), batch_size=batch_size, precision=precision, shortest=1)
     together = {key: _together(own, firsts.inputs[key]) for key, own in moments.inputs.items()}
     return replace(moments, inputs=together)
 
