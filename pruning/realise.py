@@ -55,7 +55,7 @@ def realise(
     Args:
         supernet: the importance-ordered network; left as it is.
         arch: the sub-network.
-        blocks: (n, T) calibration token ids.
+        blocks: (n, T) calibration token ids; their first tokens are added (see `first_tokens`).
         settings: as in `OverlayDatabase`.
         target: "own": each part should give what its unpruned self gives on the same inputs. "dense": the residual
             stream should be the dense network's, so that later projections, whole ones too, make up for the errors of
@@ -96,7 +96,7 @@ def realise(
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """The residual stream before one block, on all calibration blocks.
+    """The residual stream before one block, on all calibration blocks and on first tokens.
 
     Attributes:
         states: of each batch, (B, T, C); T may differ.
