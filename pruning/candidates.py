@@ -149,14 +149,25 @@ def quick_candidate(
         limits: the first one is the programme's.
         mode: as in `propose`.
     """
-    if mode == "heterogeneous":
-        archs = [arch for _, arch in _plans(quality, lattice, loss.dense, limits, 1)]
-    else:
-        archs = uniform_networks(quality, lattice, loss.dense, limits, keep=4, keep_narrower=1)
+    archs = quick_plans(quality, lattice, loss.dense, limits, mode=mode)
     if not archs:
         return None
-    best = min(dict.fromkeys(archs), key=first)
+    best = min(archs, key=first)
     return best, loss(best)
+
+
+def quick_plans(
+    quality: QualityTable,
+    lattice: Lattice,
+    dense: Architecture,
+    limits: Sequence[CostLimit],
+    *,
+    mode: Mode = "heterogeneous",
+) -> list[Architecture]:
+    """Return a few plans (uniform networks) for some limits, the most promising first, without evaluating any."""
+    if mode == "heterogeneous":
+        return list(dict.fromkeys(arch for _, arch in _plans(quality, lattice, dense, limits, 1)))
+    return uniform_networks(quality, lattice, dense, limits, keep=4, keep_narrower=1)
 
 
 def check_reachable(

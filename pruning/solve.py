@@ -19,7 +19,7 @@ import numpy as np
 
 from hw_profiles.device import Workload
 from pruning.budget import Limit, ResolvedBudget, parse_budget
-from pruning.candidates import Candidate, propose, quick_candidate, rank
+from pruning.candidates import Candidate, propose, quick_candidate, quick_plans, rank
 from pruning.cost_limits import CostLimit, all_hold
 from pruning.device_costs import DeviceCosts, device_costs
 from pruning.final import Final, finish
@@ -229,19 +229,36 @@ class _Run:
 
     def _search_measured(self) -> list[Tried]:
         """Return the measured candidates that keep the budget, the best first; the nearest ones where none does."""
-        scale = 1.0
+        scale = self._first_scale()
         for number in range(1, self.settings.verify.rounds + 1):
             ranked = self._round(number, scale)
             measured = self._measured([ranked[0], *self._spares(number, scale)][: self.settings.verify.top])
             best = self._best()
             if best and self._used(best[0]) >= self._least_used and best[0].loss <= (1 + _WORSE) * ranked[0].loss:
                 return best
-            ratios = [m.measured.ratio / self._model(m.arch) for m in measured if m.measured is not None]
-            scale = float(np.clip(np.median(ratios), scale * _LEAST_CHANGE, scale * _MOST_CHANGE))
+            scale = self._corrected(scale, [(m.arch, m.measured) for m in measured if m.measured is not None])
         best = self._best()
         if not best:
             return sorted(self._all_measured(), key=lambda tried: (max(self._used(tried), 1.0), tried.loss))
         return best
+
+    def _first_scale(self) -> float:
+        """Measure two plans near the limit before anything is searched: what the model is wrong by there."""
+        plans: list[Architecture] = []
+        for spare in (0.0, _SPARE[0]):
+            limits = self.costs.limits(self.budget, scale=1 + spare)
+            plans += quick_plans(
+                self.quality, self.costs.lattice, self.loss.dense, limits, mode=self.settings.mode
+            )[:1]  # fmt: skip
+        found = self.verifier.measure(plans, progress=self.progress)
+        return self._corrected(1.0, list(zip(plans, found, strict=True)))
+
+    def _corrected(self, scale: float, measured: Sequence[tuple[Architecture, LatencyRatio]]) -> float:
+        """Return what predictions must be multiplied by, at most a tenth away from what they were."""
+        if not measured:
+            return scale
+        ratios = [found.ratio / self._model(arch) for arch, found in measured]
+        return float(np.clip(np.median(ratios), scale * _LEAST_CHANGE, scale * _MOST_CHANGE))
 
     def _round(self, number: int, scale: float) -> list[Tried]:
         """Search with predicted latencies times `scale`; returns all candidates compared, the best first.

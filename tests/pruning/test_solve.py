@@ -4,9 +4,11 @@ import json
 
 import pytest
 import torch
+from fake_machine import FakeMachine, block_sizes
 from pruning_supernets import STORIES, calm_supernet
 
 from hw_profiles.device import Workload
+from pruning import verification
 from pruning.budget import parse_budget, resolve
 from pruning.latency_check import LatencyRatio
 from pruning.random_networks import like_layers
@@ -150,6 +152,34 @@ def test_a_relative_limit_is_held_to_the_paired_ratio_and_an_absolute_one_to_mil
     assert verdict(latency="8.3ms").met
     assert verdict(tokens_per_s="x1.3").met
     assert not verdict(tokens_per_s="1960 tok/s").met  # 16 tokens in 8.2 ms are 1951
+
+
+def _ms(gpt):
+    return 1.0 + sum(0.5 * h + 0.5 * g + f / 64 for h, g, f, _ in block_sizes(gpt))
+
+
+@pytest.mark.parametrize("mode", ["heterogeneous", "uniform"])
+def test_what_the_latency_model_is_wrong_by_is_measured_before_the_search(mode, tmp_path, monkeypatch):
+    """Whole pruned networks take 6 % longer than their parts say; one round is enough all the same."""
+
+    def slower(networks, dense, workload, *, on_result=lambda i, one: None, **_):
+        reference, found = _ms(dense), []
+        for network in networks:
+            ms = 1.06 * _ms(network() if not isinstance(network, torch.nn.Module) else network)
+            found.append(LatencyRatio(ms / reference, ms / reference, ms / reference, ms, reference, 9))
+            on_result(len(found) - 1, found[-1])
+        return found
+
+    monkeypatch.setattr(verification, "measure_ratios", slower)
+    verify = VerifySettings(n_networks=8, repeats=3, final_repeats=5, rounds=1, top=1)
+    with FakeMachine(_ms).installed(monkeypatch):
+        result = prune_to_budget(
+            loaded(), {"latency": "-30%"}, TEXT, workload=Workload(1, 16),
+            settings=PruneSettings(mode=mode, search=QUICK["search"], verify=verify), folder=tmp_path,
+        )  # fmt: skip
+    assert result.met
+    assert result.measured.ratio <= 0.7
+    assert result.predicted <= 0.7 / 1.05
 
 
 @needs_stories
