@@ -120,6 +120,7 @@ def _contract_record(study: Study, goal: Goal) -> dict[str, Any]:
     (again,) = measure_ratios(
         [our_network(study, goal, 0).gpt], study.loaded.supernet, settings.workloads[goal.workload],
         repeats=_REPEATS_AGAIN if settings.effort == "full" else settings.repeats, threads=settings.threads,
+        precision=settings.ours.verify.precision, least=_REPEATS_AGAIN, seconds=settings.ours.verify.seconds,
         progress=study.progress,
     )  # fmt: skip
     return {"goal": goal.name, "target": goal.target, "said": said, "again": again.to_dict()}

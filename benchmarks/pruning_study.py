@@ -95,7 +95,7 @@ class StudySettings:
         """How we prune."""
         if self.effort == "full":
             return PruneSettings(mode=self.mode, threads=self.threads)
-        verify = VerifySettings(top=1, repeats=3, final_repeats=5, rounds=1, n_networks=8)
+        verify = VerifySettings(top=1, repeats=3, final_repeats=5, rounds=1, n_networks=8, seconds=0.2)
         search = SearchSettings(n_evaluations=4, seconds=10)
         return PruneSettings(mode=self.mode, threads=self.threads, search=search, verify=verify)
 

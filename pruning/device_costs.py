@@ -27,9 +27,8 @@ from supernet.architecture import Architecture
 
 _MODEL, _LATTICE = "latency_model", "chosen_lattice.json"
 _REPEATS_LATTICE = 6  # pairs for each width
-_REPEATS_PARTS = (
-    18  # pairs for each part: searches choose levels that came out too cheap, with 6 pairs by 3 % on the whole
-)
+_REPEATS_PARTS = 18  # pairs for each part: searches choose what came out too cheap, with 6 pairs by 3 % on the whole
+_SHARE_PART, _SHARE = 0.1, 0.25  # of the seconds of a candidate, for each part and for each network
 _REPEATS = 4  # pairs for each network of the latency model, whose own error is larger than their noise
 
 
@@ -161,7 +160,11 @@ def _measured(
     progress: bool,
 ) -> tuple[Lattice, LatencyModel]:
     """Return the lattice and the latency model; with `counted` costs limited too, widths that save no time stay."""
-    timing = Timing(device=settings.device, threads=settings.threads, repeats=_REPEATS_LATTICE, warmup=1)
+    seconds = settings.verify.seconds
+    timing = Timing(
+        device=settings.device, threads=settings.threads, repeats=_REPEATS_LATTICE, warmup=1,
+        seconds=_SHARE_PART * seconds,
+    )  # fmt: skip
     lattice = find_lattice(config, workload, timing=timing, embd=settings.embd, folder=folder, progress=progress)
     lattice.save(folder / _LATTICE)
     if counted:
@@ -176,9 +179,10 @@ def _measured(
         config, lattice, workload, timing=replace(timing, repeats=_REPEATS_PARTS), tied=tied, folder=folder,
         progress=progress,
     )  # fmt: skip
+    whole = replace(timing, repeats=_REPEATS, seconds=_SHARE * seconds)
     model = measure_and_fit(
-        config, table, lattice, n=settings.verify.n_networks, timing=replace(timing, repeats=_REPEATS), tied=tied,
-        seed=settings.seed, folder=folder, progress=progress,
+        config, table, lattice, n=settings.verify.n_networks, timing=whole, tied=tied, seed=settings.seed,
+        folder=folder, progress=progress,
     )  # fmt: skip
     model.save(path)
     return lattice, model

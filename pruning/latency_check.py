@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from itertools import count
+from typing import Any, NamedTuple, TypeAlias
 
 import litgpt
 import numpy as np
@@ -69,6 +71,8 @@ def measure_ratios(
     device: str = "cpu",
     progress: bool = False,
     precision: float = 0.0,
+    least: int = 5,
+    seconds: float = 0.0,
     at_once: int = 4,
     on_result: Callable[[int, LatencyRatio], None] | None = None,
 ) -> list[LatencyRatio]:
@@ -79,12 +83,15 @@ def measure_ratios(
             let go afterwards. A network of another dtype or device than the workload's is copied for the while.
         dense: what they are compared with.
         workload: the input: prefill, or decode with a filled cache.
-        repeats: pairs of samples; with a `precision` the most.
+        repeats: pairs of samples; with a `precision` the most, unless there are `seconds` left.
         warmup: untimed calls of each network before, at least one; no further ones where a call is long (300 ms).
         threads: CPU threads; None for the physical cores. The number is put back afterwards.
         device: "cpu", "cuda", "cuda:1".
         progress: show a progress bar.
-        precision: stop earlier (after 5 pairs or more) when the median is known to this relative half width; 0: never.
+        precision: stop earlier (after `least` pairs) when the median is known to this relative half width; 0: never.
+        least: pairs before a precision ends the sampling.
+        seconds: what is not known precisely after `repeats` is sampled until so long has passed for each network: short
+            calls, whose pairs scatter the most, get many more.
         at_once: networks in memory, besides the dense model; they are measured in turn with each other too.
         on_result: called with the index and the result of each network as soon as it is known.
 
@@ -104,7 +111,8 @@ def measure_ratios(
         for start in range(0, len(networks), at_once):
             timed = [_Timed.of(network, workload, meter, warmup) for network in networks[start : start + at_once]]
             assert reference is not None
-            for found in _in_turn(timed, reference, repeats=repeats, precision=precision):
+            until = _Until(repeats, precision, least, seconds * len(timed))
+            for found in _in_turn(timed, reference, until):
                 results.append(found)
                 if on_result is not None:
                     on_result(len(results) - 1, found)
@@ -190,15 +198,25 @@ def _threads(n: int) -> Iterator[None]:
 # --- in turn --------------------------------------------------------------------------------------------------------
 
 
-def _in_turn(timed: Sequence[_Timed], dense: _Timed, *, repeats: int, precision: float) -> list[LatencyRatio]:
+class _Until(NamedTuple):
+    """When sampling ends; see `measure_ratios`."""
+
+    repeats: int
+    precision: float
+    least: int
+    seconds: float
+
+
+def _in_turn(timed: Sequence[_Timed], dense: _Timed, until: _Until) -> list[LatencyRatio]:
     """Sample the networks in rounds, each paired with the dense model, until all are known well enough."""
     own: list[list[float]] = [[] for _ in timed]
     beside: list[list[float]] = [[] for _ in timed]
     long = all(one.ms >= _LOCKSTEP_FROM_MS and one.meter.device == "cpu" for one in (dense, *timed))
     pairs_of = _blocks_in_turn if long else _calls_in_turn
-    for turn in range(repeats):
-        open_ones = [i for i in range(len(timed)) if not _is_precise(own[i], beside[i], precision)]
-        if not open_ones:
+    start = time.monotonic()
+    for turn in count():
+        open_ones = [i for i in range(len(timed)) if not _is_precise(own[i], beside[i], until)]
+        if not open_ones or (turn >= until.repeats and time.monotonic() - start >= until.seconds):
             break
         pairs = pairs_of([timed[i] for i in open_ones], dense, backwards=turn % 2 == 1)
         for i, (ms, dense_ms) in zip(open_ones, pairs, strict=True):
@@ -225,12 +243,12 @@ def _blocks_in_turn(timed: Sequence[_Timed], dense: _Timed, *, backwards: bool) 
     return [(own, ms[0]) for own in ms[1:]]
 
 
-def _is_precise(own: Sequence[float], beside: Sequence[float], precision: float) -> bool:
+def _is_precise(own: Sequence[float], beside: Sequence[float], until: _Until) -> bool:
     """Return whether the median's half width, 1.57 IQR / sqrt(n) (McGill et al. 1978), is small enough."""
-    if precision <= 0 or len(own) < 5:
+    if until.precision <= 0 or len(own) < max(until.least, 2):
         return False
     low, middle, high = np.percentile(np.divide(own, beside), (25, 50, 75))
-    return bool(1.57 * (high - low) / math.sqrt(len(own)) <= precision * middle)
+    return bool(1.57 * (high - low) / math.sqrt(len(own)) <= until.precision * middle)
 
 
 def _result(own: np.ndarray, beside: np.ndarray) -> LatencyRatio:

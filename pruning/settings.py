@@ -37,16 +37,19 @@ class VerifySettings:
     Attributes:
         top: candidates that are extracted and measured in each round.
         repeats: pairs of samples of each while searching, at most: fewer where they agree (`precision`).
-        final_repeats: of the network that is returned.
+        final_repeats: of the network that is returned, at least.
+        seconds: of sampling for each network that its repeats have not told to the `precision`; a tenth of it for each
+            part of the latency table, a quarter for each random network.
         rounds: the budget inside is tightened or relaxed at most so often.
         least_used: the share of the allowed latency that should be used.
         n_networks: random networks that the latency model is fitted to.
-        precision: relative half width of a candidate's median at which sampling ends.
+        precision: relative half width of a median at which sampling ends.
     """
 
     top: int = 3
     repeats: int = 20
     final_repeats: int = 20
+    seconds: float = 20.0
     rounds: int = 3
     least_used: float = 0.95
     n_networks: int = 24
@@ -56,6 +59,8 @@ class VerifySettings:
         for name, least in (("top", 1), ("repeats", 3), ("final_repeats", 3), ("rounds", 1), ("n_networks", 8)):
             if getattr(self, name) < least:
                 raise ValueError(f"verify {name} = {getattr(self, name)}: must be at least {least}")
+        if self.seconds < 0:
+            raise ValueError(f"verify seconds = {self.seconds}: must not be negative, e.g. 20")
         if not 0 < self.least_used < 1:
             raise ValueError(f"verify least_used = {self.least_used}: give a share between 0 and 1, e.g. 0.95")
 

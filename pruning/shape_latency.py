@@ -33,6 +33,7 @@ class Timing:
         repeats: pairs of samples at most.
         warmup: untimed calls before.
         precision: relative half width of the median at which measuring stops.
+        seconds: of sampling for each network that `repeats` have not told so precisely.
         at_once: networks in memory besides the reference.
     """
 
@@ -41,6 +42,7 @@ class Timing:
     repeats: int = 12
     warmup: int = 2
     precision: float = 0.005
+    seconds: float = 0.0
     at_once: int = 4
 
 

@@ -82,7 +82,7 @@ class Verifier:
             measure_ratios(
                 [lambda arch=arch: extract(self.supernet, arch) for arch in missing], self.supernet, self.workload,
                 repeats=self.settings.verify.repeats, threads=self.settings.threads, device=self.settings.device,
-                precision=self.settings.verify.precision, progress=progress,
+                precision=self.settings.verify.precision, seconds=self.settings.verify.seconds, progress=progress,
                 on_result=lambda i, one: self._log.add(missing[i].id, one.to_dict()),
             )  # fmt: skip
         return [LatencyRatio(**self._log.known[arch.id]) for arch in archs]
@@ -109,6 +109,7 @@ def measure_alone(
 ) -> LatencyRatio:
     """Measure one finished network in turn with the dense one."""
     (found,) = measure_ratios(
-        [gpt], dense, workload, repeats=repeats, threads=settings.threads, device=settings.device, progress=progress
-    )
+        [gpt], dense, workload, repeats=repeats, threads=settings.threads, device=settings.device, progress=progress,
+        precision=settings.verify.precision, least=repeats, seconds=settings.verify.seconds,
+    )  # fmt: skip
     return found

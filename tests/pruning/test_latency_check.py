@@ -1,3 +1,6 @@
+from itertools import count
+from types import SimpleNamespace
+
 import litgpt
 import numpy as np
 import pytest
@@ -64,6 +67,19 @@ def test_measuring_stops_when_the_median_is_known(meter):
     dense, network = networks_of(4, 2)
     (sure,) = measure_ratios([network], dense, PREFILL, repeats=500, precision=0.05)
     assert 5 <= sure.n_repeats < 100
+
+
+def test_what_is_not_known_precisely_is_sampled_for_some_seconds_more(meter, monkeypatch):
+    ticks = count()
+    monkeypatch.setattr(latency_check, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    dense, *networks = networks_of(4, 1, 2)
+    unsure = measure_ratios(networks, dense, PREFILL, repeats=3, seconds=10)
+    assert [one.n_repeats for one in unsure] == [
+        22,
+        22,
+    ]  # the clock is read after round 3, and 19 rounds later it says 20
+    sure = measure_ratios(networks, dense, PREFILL, repeats=3, precision=0.9, least=7, seconds=10)
+    assert [one.n_repeats for one in sure] == [7, 7]
 
 
 def test_builders_are_called_when_their_turn_comes(meter):

@@ -25,7 +25,7 @@ SCRIPT = Path(sysconfig.get_path("scripts")) / "paretolm"
 QUICK = [
     "calibration.seq_len=64", "calibration.n_blocks=8", "calibration.n_held_out_blocks=4", "search.n_evaluations=10",
     "search.seconds=10", "verify.n_networks=8", "verify.repeats=5", "verify.final_repeats=9", "verify.rounds=2",
-    "device.threads=1", "workload=prefill-256", "progress=false", "prompts=['Once upon a time']",
+    "verify.seconds=0.2", "device.threads=1", "workload=prefill-256", "progress=false", "prompts=['Once upon a time']",
 ]  # fmt: skip
 
 
@@ -79,7 +79,9 @@ def test_a_latency_budget_from_the_command_line(mode, tmp_path):
 def test_gpt_neox_end_to_end_with_recovery(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("the quick brown fox jumps over the lazy dog. " * 400)
-    quick = PruneSettings(search=SearchSettings(8, 20), verify=VerifySettings(n_networks=8, repeats=3, final_repeats=5))
+    quick = PruneSettings(
+        search=SearchSettings(8, 20), verify=VerifySettings(n_networks=8, repeats=3, final_repeats=5, seconds=0.2)
+    )
     calibration = CalibrationSettings(
         text=text, seq_len=32, n_blocks=8, n_search_blocks=3, n_held_out_blocks=4, cache_dir=tmp_path / "cache"
     )

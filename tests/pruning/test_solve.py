@@ -24,7 +24,10 @@ from supernet.text import ByteTokenizer
 
 needs_stories = pytest.mark.skipif(not STORIES.is_dir(), reason="../shared/models/stories260K is absent")
 TEXT = CalibrationSettings(seq_len=20, n_blocks=8, n_search_blocks=3, n_held_out_blocks=4)
-QUICK = {"search": SearchSettings(12, 20), "verify": VerifySettings(n_networks=8, repeats=3, final_repeats=5, rounds=2)}
+QUICK = {
+    "search": SearchSettings(12, 20),
+    "verify": VerifySettings(n_networks=8, repeats=3, final_repeats=5, rounds=2, seconds=0.2),
+}
 
 
 def loaded(family="llama-gqa6"):
@@ -171,7 +174,7 @@ def test_what_the_latency_model_is_wrong_by_is_measured_before_the_search(mode, 
         return found
 
     monkeypatch.setattr(verification, "measure_ratios", slower)
-    verify = VerifySettings(n_networks=8, repeats=3, final_repeats=5, rounds=1, top=1)
+    verify = VerifySettings(n_networks=8, repeats=3, final_repeats=5, rounds=1, top=1, seconds=0)
     with FakeMachine(_ms).installed(monkeypatch):
         result = prune_to_budget(
             loaded(), {"latency": "-30%"}, TEXT, workload=Workload(1, 16),
@@ -189,7 +192,7 @@ def test_a_latency_budget_is_measured_to_hold(tmp_path):
         STORIES, {"latency": "-20%", "kv_cache": "-10%"}, TEXT, workload=Workload(1, 128),
         settings=PruneSettings(
             mode="heterogeneous", threads=1, search=SearchSettings(20, 30),
-            verify=VerifySettings(n_networks=12, repeats=6, final_repeats=12),
+            verify=VerifySettings(n_networks=12, repeats=6, final_repeats=12, seconds=2),
         ),
         folder=tmp_path,
     )  # fmt: skip
