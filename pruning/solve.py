@@ -1,6 +1,6 @@
 """Prune a pretrained network until it meets a budget: search, extract, measure, tighten, and search again.
 
-    texts -> order of importance -> costs on the device -> overlays and quality table -> rounds of
+    texts -> order of importance -> costs on the device -> overlays and quality table -> two plans measured -> rounds of
     (candidates, local search, measurement) -> the final network, solved layer by layer and measured once more.
 
 Everything costly is kept in the run's folder as soon as it is known: the same call goes on after a kill.
