@@ -36,7 +36,7 @@ class VerifySettings:
 
     Attributes:
         top: candidates that are extracted and measured in each round.
-        repeats: pairs of samples of each while searching, at most: fewer where they agree (`precision`).
+        repeats: pairs of samples of each while searching; fewer where they agree (`precision`), more within `seconds`.
         final_repeats: of the network that is returned, at least.
         seconds: of sampling for each network that its repeats have not told to the `precision`; a tenth of it for each
             part of the latency table, a quarter for each random network.

@@ -30,7 +30,7 @@ class Timing:
     Attributes:
         device: "cpu", "cuda", "cuda:1".
         threads: CPU threads; None for the physical cores.
-        repeats: pairs of samples at most.
+        repeats: pairs of samples at most, but for `seconds`.
         warmup: untimed calls before.
         precision: relative half width of the median at which measuring stops.
         seconds: of sampling for each network that `repeats` have not told so precisely.
