@@ -131,7 +131,7 @@ def _trunk(study: Study) -> CostFunction:
 def match(study: Study, family: Family, goal: Goal, target: float) -> Match:
     """Return the network of a family that is equal to `target` in what the goal says."""
     if goal.metric == "latency":
-        return match_latency(family, target, study.ratio(goal.workload))
+        return match_latency(family, target, study.ratio(goal.workload, target=target))
     return match_params(family, target, study.config, tolerance=_TRUNK_TOLERANCE)
 
 

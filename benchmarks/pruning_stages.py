@@ -77,13 +77,15 @@ def _our_record(study: Study, goal: Goal, draw: int) -> dict[str, Any]:
         "draw": draw,
         "within": True,
         "said": said,
-        **_scored(study, goal, pruned),
+        **_scored(study, goal, pruned, repeats=3 * study.settings.repeats),
     }
 
 
-def _scored(study: Study, goal: Goal, pruned: Pruned) -> dict[str, Any]:
+def _scored(study: Study, goal: Goal, pruned: Pruned, *, repeats: int | None = None) -> dict[str, Any]:
     """Return what a network is and how well it predicts the reported texts."""
-    ratio = study.ratio(goal.workload)(pruned.arch) if goal.metric == "latency" else study.trunk_ratio(pruned.arch)
+    timed = goal.metric == "latency"
+    measured = study.latency(pruned.arch, goal.workload, repeats=repeats) if timed else {}
+    ratio = measured["ratio"] if timed else study.trunk_ratio(pruned.arch)
     return {
         "arch": pruned.arch.id, "ratio": ratio, "trunk": study.trunk_ratio(pruned.arch),
         "losses": study.losses(pruned.gpt, pruned.arch.id[:40]),

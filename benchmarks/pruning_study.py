@@ -35,6 +35,7 @@ from supernet.tokens import tokenise
 
 _MAY_CHANGE = ("n_draws", "batch_size", "repeats", "precision")  # without a change of what is kept already
 _OF_DRAW = ("texts.safetensors", "held_out.json", "moments.safetensors", "overlays", "quality.jsonl", "losses.jsonl")
+_FAR = 0.08  # from the target: a network whose ratio need not be known well
 SHARED = Path(__file__).parents[1].parent / "shared"
 
 
@@ -57,7 +58,7 @@ class StudySettings:
         prefill: tokens of the prefill workload.
         cache: positions in the cache of the decode workload.
         dtype: of latency measurements.
-        repeats: paired samples of a latency, at most.
+        repeats: paired samples of a latency, at most; of ours, which all others are made equal to, three times as many.
         precision: relative half width of a latency ratio at which sampling ends.
         threads: CPU threads; None is the physical cores.
         batch_size: blocks of one forward.
@@ -77,7 +78,7 @@ class StudySettings:
     prefill: int = 512
     cache: int = 256
     dtype: str = "float32"
-    repeats: int = 12
+    repeats: int = 40
     precision: float = 0.004
     threads: int | None = None
     batch_size: int = 4
@@ -263,7 +264,7 @@ class Study:
         """Return an architecture's trunk parameters relative to the dense network's."""
         return trunk_parameters(self.config, arch) / trunk_parameters(self.config, self.whole)
 
-    def latency(self, arch: Architecture, workload: str) -> dict[str, Any]:
+    def latency(self, arch: Architecture, workload: str, *, repeats: int | None = None) -> dict[str, Any]:
         """Return the measured latency of an architecture's shape, relative to the dense network's.
 
         Which blocks are kept does not matter for it, so that is not part of the record's name. Weights are random.
@@ -271,18 +272,27 @@ class Study:
         shape = replace(arch, layers=tuple(range(arch.n_layer)))
         if shape == self.whole:
             return {"ratio": 1.0, "low": 1.0, "high": 1.0}
+        repeats = repeats or self.settings.repeats
         digest = hashlib.sha256(shape.id.encode()).hexdigest()[:16]  # ids can be longer than file names may be
-        name = f"latency/{self.settings.workloads[workload].id}/{digest}"
-        return self.record(name, partial(self._measured, shape, workload))
+        name = f"latency/{self.settings.workloads[workload].id}/{repeats}-{digest}"
+        return self.record(name, partial(self._measured, shape, workload, repeats))
 
-    def ratio(self, workload: str) -> Callable[[Architecture], float]:
-        """Return the function architecture -> measured ratio."""
-        return lambda arch: float(self.latency(arch, workload)["ratio"])
+    def ratio(self, workload: str, *, target: float) -> Callable[[Architecture], float]:
+        """Return the function architecture -> measured ratio, for what is compared at this target.
 
-    def _measured(self, shape: Architecture, workload: str) -> dict[str, Any]:
+        A quarter of the pairs, at least 3, is enough for a network that is far from it.
+        """
+
+        def measured(arch: Architecture) -> float:
+            rough = self.latency(arch, workload, repeats=max(3, self.settings.repeats // 4))["ratio"]
+            return float(rough if abs(rough - target) > _FAR else self.latency(arch, workload)["ratio"])
+
+        return measured
+
+    def _measured(self, shape: Architecture, workload: str, repeats: int) -> dict[str, Any]:
         settings = self.settings
         (found,) = measure_ratios(
             [partial(build_gpt, self.config, shape)], self.loaded.supernet, settings.workloads[workload],
-            repeats=settings.repeats, threads=settings.threads, precision=settings.precision, progress=self.progress,
+            repeats=repeats, threads=settings.threads, precision=settings.precision, progress=self.progress,
         )  # fmt: skip
         return found.to_dict() | {"arch": shape.id}

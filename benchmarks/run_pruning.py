@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--budgets", nargs="+", default=None, choices=[goal.name for goal in CONTRACT])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--dtype", default=None, help="of latency measurements (float32)")
-    parser.add_argument("--repeats", type=int, default=None, help="paired samples of a latency, at most (12)")
+    parser.add_argument("--repeats", type=int, default=None, help="paired samples of a latency, at most (40)")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads; default: the physical cores")
     parser.add_argument("--steps", type=int, default=None, help="of recovery (100)")
     parser.add_argument("--learning-rates", type=float, nargs="+", default=[1e-4, 2e-4, 4e-4])

@@ -110,7 +110,7 @@ def test_measuring_the_finished_network_does_not_change_what_is_known_of_the_can
     verifier = fresh()
     candidate = verifier.measure([arch])
     finished = verifier.measure_network(extract(model.supernet, arch), arch, repeats=7)
-    assert finished.n_repeats == 7
+    assert finished.n_repeats >= 7  # more where they are over before `seconds`
     assert verifier.measure([arch]) == candidate
     assert fresh().measure([arch]) == candidate
     assert fresh().measure_network(extract(model.supernet, arch), arch, repeats=7) == finished

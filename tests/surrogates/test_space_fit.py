@@ -91,7 +91,7 @@ def test_one_row_at_a_time_gives_what_a_batch_gives(fitted) -> None:
     batch = model.predict(genes)
     for i in range(5):
         assert np.allclose(model.predict(data.genes[i : i + 1])[0], batch[i], rtol=1e-12)
-    assert np.array_equal(batch[: len(data.genes)], batch[-len(data.genes) :])
+    assert np.allclose(batch[: len(data.genes)], batch[-len(data.genes) :], rtol=1e-12)  # BLAS may add in another order
     assert model.predict(genes[:0]).shape == (0, 2)
 
 
