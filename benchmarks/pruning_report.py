@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from pruning_gates import (
 )
 from pruning_methods import ONE_SHOT, OURS
 from pruning_stages import DENSE, METHODS
-from pruning_study import Study
+from pruning_study import Study, plain
 
 from hw_profiles.device import current_device
 from supernet.artifacts import versions, write_json, write_text
@@ -51,7 +51,7 @@ def gather(study: Study) -> dict[str, Any]:
         "command": "python " + shlex.join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "machine": current_device("cpu", threads=study.settings.threads).card,
         "versions": versions(),
-        "settings": _without_folders(vars(study.settings)),
+        "settings": plain(study.settings),
         "gates": [gate.to_dict() for gate in gates],
         "dense": {text: _perplexity(np.array([dense["losses"][text]])) for text in texts},
         "one_shot": [_row(one_shot, dense, goal.name, name, texts) for goal in ONE_SHOT for name in (OURS, *METHODS)],
@@ -59,7 +59,7 @@ def gather(study: Study) -> dict[str, Any]:
         "recovery": [_recovery_row(r, recovered, texts) for r in recovered],
         "zero_shot": study.records("zero-shot"),
         "supernet": study.records("supernet"),
-        "records": {"one_shot": one_shot, "recovery": recovered},
+        "records": study.all_records(),
     }
 
 
@@ -85,12 +85,6 @@ def _row(records: Sequence[Record], dense: Record, goal: str, method: str, texts
         if (own_losses := ours[text]) is not None:
             row["ours_over_it"][text] = _pair(ratio(own_losses, mine))
     return row
-
-
-def _without_folders(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with files' names instead of their places on this machine."""
-    paths = {name: Path(str(values[name])).name for name in ("model", "calibration", "zero_shot")}
-    return {**values, **paths, "scored": {name: Path(path).name for name, path in values["scored"].items()}}
 
 
 def _recovery_row(record: Record, records: Sequence[Record], texts: Sequence[str]) -> dict[str, Any]:
@@ -139,6 +133,7 @@ def _markdown(found: dict[str, Any]) -> str:
         "methods cut neurons first, and one KV group after the other where the budget asks for more. Values are "
         "mean +- standard error; of perplexity over blocks, of ratios over blocks and draws. An asterisk: steps too "
         "coarse for the target, log perplexity interpolated between the networks below and above it.", "",
+        *_adopted_lines(found["records"]),
         "## Thresholds", "", *_table(("what", "asked", "found", "result"), map(_gate_cells, found["gates"])),
     ]  # fmt: skip
     for goal in dict.fromkeys(row["goal"] for row in found["one_shot"]):
@@ -152,6 +147,16 @@ def _markdown(found: dict[str, Any]) -> str:
     lines += _zero_shot_lines(found["zero_shot"]) + _supernet_lines(found["supernet"], texts)
     lines += ["", "## Versions", "", ", ".join(f"{name} {value}" for name, value in found["versions"].items())]
     return "\n".join(lines) + "\n"
+
+
+def _adopted_lines(records: dict[str, Any]) -> list[str]:
+    """Return what was measured elsewhere, and where."""
+    found: dict[str, list[str]] = {}
+    for name, record in records.items():
+        if "adopted" in record:
+            source = record["adopted"]
+            found.setdefault(f"{source['from']} ({source['cpu']}, {source['date']})", []).append(name)
+    return [line for source, names in found.items() for line in (f"From {source}: {', '.join(names)}.", "")]
 
 
 def _gate_cells(gate: dict[str, Any]) -> list[str]:

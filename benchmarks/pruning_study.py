@@ -35,6 +35,7 @@ from supernet.tokens import tokenise
 
 _MAY_CHANGE = ("n_draws", "batch_size", "repeats", "precision")  # without a change of what is kept already
 _OF_DRAW = ("texts.safetensors", "held_out.json", "moments.safetensors", "overlays", "quality.jsonl", "losses.jsonl")
+_NOT_REPORTED = ("latency", "ours")
 _FAR = 0.08  # from the target: a network whose ratio need not be known well
 SHARED = Path(__file__).parents[1].parent / "shared"
 
@@ -132,6 +133,13 @@ def smoke_settings() -> StudySettings:
     )  # fmt: skip
 
 
+def plain(settings: StudySettings) -> dict[str, Any]:
+    """Return settings with files' names instead of their places on this machine."""
+    values = json.loads(json.dumps(asdict(settings)))
+    names = {key: Path(values[key]).name for key in ("model", "calibration", "zero_shot")}
+    return {**values, **names, "scored": {name: Path(path).name for name, path in values["scored"].items()}}
+
+
 def _link(path: Path, target: Path) -> None:
     if target.exists() and not path.exists():
         path.symlink_to(target.resolve())
@@ -176,6 +184,33 @@ class Study:
     def records(self, prefix: str) -> list[Any]:
         """Return all records whose names begin with a folder's name."""
         return [read_json(path) for path in sorted((self.folder / "records" / prefix).rglob("*.json"))]
+
+    def all_records(self) -> dict[str, Any]:
+        """Return the records that a report keeps, by name: all but those of single latencies and of our searches."""
+        base = self.folder / "records"
+        names = sorted(path.relative_to(base).with_suffix("").as_posix() for path in base.rglob("*.json"))
+        return {name: self.record(name) for name in names if name.split("/")[0] not in _NOT_REPORTED}
+
+    def adopt(self, report: str | Path) -> list[str]:
+        """Take over what an earlier report has and this folder lacks, marked with where it is from; return the names.
+
+        Args:
+            report: a .json that `pruning_report.write_report` wrote, e.g. on another machine.
+
+        Raises:
+            ValueError: it is of a study with other settings.
+        """
+        given = read_json(Path(report))
+        own = plain(self.settings)
+        changed = sorted(key for key in own if given["settings"].get(key) != own[key] and key not in _MAY_CHANGE)
+        if changed:
+            raise ValueError(f"{report} is of a study with other {', '.join(changed)}: its records do not belong here")
+        source = {"from": Path(report).name, "cpu": given["machine"].get("cpu"), "date": given["date"]}
+        base = self.folder / "records"
+        taken = [name for name in given["records"] if not (base / f"{name}.json").is_file()]
+        for name in taken:
+            write_json(base / f"{name}.json", {"adopted": source, **given["records"][name]})
+        return taken
 
     def run_folder(self, draw: int, workload: str) -> Path:
         """Return the folder of `prune_to_budget` for a draw and a workload, whatever the budget.

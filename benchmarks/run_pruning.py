@@ -43,6 +43,8 @@ def run(study: Study, options: argparse.Namespace) -> None:
     goals = [goal for goal in ONE_SHOT if not options.goals or goal.name in options.goals]
     budgets = [goal for goal in CONTRACT if goal.name in options.budgets] if options.budgets else list(CONTRACT)
     budgets = [goal for goal in budgets if not smoke or goal.target == 0.75]
+    for report in options.adopt:
+        print(f"--- {len(study.adopt(report))} records of {report.name}", flush=True)
     for stage in options.stages:
         print(f"--- {stage}", flush=True)
         if stage == "prepare":
@@ -67,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--folder", type=Path, default=None, help="of the run; default: runs/pruning/<model or smoke>")
     parser.add_argument("--output", type=Path, default=None, help="the Markdown file; a .json goes beside it")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--adopt", type=Path, nargs="+", default=[], help="reports (.json) with records to take over")
     parser.add_argument("--smoke", action="store_true", help="stories260K, tiny settings")
     parser.add_argument("--model", default=None, help="checkpoint; default: smollm2-135m")
     parser.add_argument("--draws", type=int, default=None, help="calibration draws (3)")

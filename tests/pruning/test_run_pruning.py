@@ -86,6 +86,29 @@ def test_a_record_is_made_once_and_a_folder_belongs_to_its_settings(tmp_path):
         Study(tmp_path, replace(settings, seq_len=32))
 
 
+def test_what_another_machine_measured_is_taken_over_once_and_marked(tmp_path):
+    from dataclasses import replace
+
+    from pruning_report import write_report
+    from pruning_study import Study, smoke_settings
+
+    settings = smoke_settings()
+    losses = {name: [1.0, 2.0] for name in settings.scored}
+    there = Study(tmp_path / "there", settings, progress=False)
+    there.record("dense", lambda: {"method": "dense", "trunk": 1.0, "losses": losses})
+    there.record("one-shot/x/draw-0/flap", lambda: one_shot("flap", [1.0]) | {"losses": losses, "trunk": 1, "arch": ""})
+    there.record("latency/x/1", lambda: {"ratio": 1.0})
+    _, report = write_report(there, tmp_path / "report.md")
+    here = Study(tmp_path / "here", replace(settings, calibration=f"/elsewhere/{Path(settings.calibration).name}"))
+    here.record("dense", lambda: {"method": "dense", "trunk": 1.0, "losses": losses, "own": True})
+    assert here.adopt(report) == ["one-shot/x/draw-0/flap"] and here.adopt(report) == []
+    assert here.record("dense")["own"] and here.record("one-shot/x/draw-0/flap")["adopted"]["from"] == "report.json"
+    markdown, _ = write_report(here, tmp_path / "again.md")
+    assert "From report.json (" in markdown.read_text() and ": one-shot/x/draw-0/flap." in markdown.read_text()
+    with pytest.raises(ValueError, match="other seq_len"):
+        Study(tmp_path / "short", replace(settings, seq_len=32)).adopt(report)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     not all((SHARED / name).is_dir() for name in ("models/stories260K", "text", "eval")), reason="no shared data"
