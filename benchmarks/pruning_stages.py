@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from pruning_methods import CONTRACT, ONE_SHOT, OURS, Goal, families, match, our_network, ours, slug
@@ -25,6 +26,7 @@ METHODS = (
     "random", "magnitude", "minitron", "wanda-sp", "flap", "flap-global", "shortgpt", "iterative-drop", "obs-ls",
     "parameter-choice",
 )  # fmt: skip
+Precision: TypeAlias = Literal["auto", "32", "bf16"]
 _REPEATS_AGAIN = 20  # of a budget's network, measured anew
 _CODE_BYTES = 200_000  # of the standard library, enough for its blocks
 _HELD_OUT = 0.1  # of the calibration text: the tail, which recovery does not train on
@@ -132,11 +134,25 @@ def _contract_record(study: Study, goal: Goal) -> dict[str, Any]:
 
 
 def recovery(
-    study: Study, *, steps: int, learning_rates: Sequence[float], n_baselines: int, goal: Goal = ONE_SHOT[0]
+    study: Study,
+    *,
+    steps: int,
+    learning_rates: Sequence[float],
+    n_baselines: int,
+    precision: Precision = "auto",
+    goal: Goal = ONE_SHOT[0],
 ) -> None:
     """Fine-tune ours, the best baselines and the dense network alike, on the calibration text."""
+    settings = recovery_settings(steps, precision)
     for name in [DENSE, OURS, *best_baselines(study, goal, n_baselines)]:
-        study.record(f"recovery/{name}", partial(_recovered, study, goal, name, steps, tuple(learning_rates)))
+        study.record(f"recovery/{name}", partial(_recovered, study, goal, name, settings, learning_rates))
+
+
+def recovery_settings(steps: int, precision: Precision) -> RecoverySettings:
+    """Return how all networks are trained: four looks at held-out text, the first before training."""
+    return RecoverySettings(
+        max_steps=steps, warmup_steps=max(1, steps // 10), check_every=math.ceil(steps / 3), precision=precision
+    )
 
 
 def best_baselines(study: Study, goal: Goal, n: int) -> list[str]:
@@ -159,15 +175,17 @@ def network(study: Study, goal: Goal, name: str) -> Pruned:
     return families(study, 0)[name]().at(record["size"])
 
 
-def _recovered(study: Study, goal: Goal, name: str, steps: int, rates: tuple[float, ...]) -> dict[str, Any]:
+def _recovered(
+    study: Study, goal: Goal, name: str, settings: RecoverySettings, rates: Sequence[float]
+) -> dict[str, Any]:
     train, held_out = recovery_text(study)
-    settings = RecoverySettings(max_steps=steps, warmup_steps=max(1, steps // 10), check_every=max(1, steps // 4))
     found = recover_grid(
         network(study, goal, name), study.loaded.supernet, train, held_out, settings, learning_rates=rates,
         folder=study.folder / "recovery" / name, progress=study.progress,
     )  # fmt: skip
     return {
         "method": name, "tokens": found.best.tokens, "learning_rate": found.best.settings.learning_rate,
+        "precision": found.best.settings.resolved().precision,
         "trials": [{"learning_rate": t.learning_rate, "loss": t.loss, "best_step": t.best_step} for t in found.trials],
         "seconds": found.best.seconds, "losses": study.losses(found.best.gpt, f"{name} recovered"),
     }  # fmt: skip
@@ -179,7 +197,7 @@ def recovery_text(study: Study) -> tuple[TokenBlocks, dict[str, TokenBlocks]]:
     assert tokenizer is not None
     train, tail = tokenise(find_documents(study.settings.calibration), tokenizer).split(_HELD_OUT)
     code = tokenise(find_documents("stdlib", max_bytes=_CODE_BYTES), tokenizer).tokens
-    held_out = {"calibration text": TokenBlocks(tail, T).first(16), "Python code": TokenBlocks(code, T).first(16)}
+    held_out = {"calibration text": TokenBlocks(tail, T).first(8), "Python code": TokenBlocks(code, T).first(8)}
     return TokenBlocks(train, T), held_out
 
 

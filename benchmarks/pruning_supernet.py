@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import litgpt
 import numpy as np
 from pruning_methods import ONE_SHOT, OURS, Goal
-from pruning_stages import recovery_text
+from pruning_stages import Precision, recovery_settings, recovery_text
 from pruning_study import Study
 
 from pruning.depth import block_influence
@@ -27,17 +28,19 @@ from supernet.checkpoint import load_subnet
 Predict = Callable[[Sequence[Architecture]], np.ndarray]
 
 
-def supernet_route(study: Study, *, steps: int, n_evaluations: int, goal: Goal = ONE_SHOT[0]) -> None:
+def supernet_route(
+    study: Study, *, steps: int, n_evaluations: int, precision: Precision = "auto", goal: Goal = ONE_SHOT[0]
+) -> None:
     """Train, search and compare with our recovered network, at equal measured latency and equal training tokens."""
-    study.record("supernet/comparison", lambda: _comparison(study, steps, n_evaluations, goal))
+    study.record(
+        "supernet/comparison", lambda: _comparison(study, recovery_settings(steps, precision), n_evaluations, goal)
+    )
 
 
-def _comparison(study: Study, steps: int, n_evaluations: int, goal: Goal) -> dict[str, Any]:
+def _comparison(study: Study, training: RecoverySettings, n_evaluations: int, goal: Goal) -> dict[str, Any]:
     recovered = study.record(f"recovery/{OURS}")
     rate, folder = recovered["learning_rate"], study.folder / "supernet"
-    training = RecoverySettings(
-        max_steps=steps, warmup_steps=max(1, steps // 10), check_every=max(1, steps // 4), learning_rate=rate
-    )
+    training = replace(training, learning_rate=rate)
     prepared = study.our_evidence(0)
     ordered, lattice = put_in_order(prepared), Lattice.coarse(study.config)
     L = study.whole.n_layer
@@ -64,7 +67,7 @@ def _comparison(study: Study, steps: int, n_evaluations: int, goal: Goal) -> dic
         batch_size=study.settings.batch_size,
     )  # fmt: skip
     return {
-        "rows": [row.to_dict() for row in rows], "n_evaluations": n_evaluations, "steps": steps,
+        "rows": [row.to_dict() for row in rows], "n_evaluations": n_evaluations, "steps": training.max_steps,
         "front": [arch.id for arch in found.front_architectures],
         "front_values": np.asarray(found.front).tolist(),
     }  # fmt: skip

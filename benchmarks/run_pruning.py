@@ -54,11 +54,17 @@ def run(study: Study, options: argparse.Namespace) -> None:
         elif stage == "contract":
             contract(study, goals=budgets)
         elif stage == "recovery":
-            recovery(study, steps=steps, learning_rates=options.learning_rates, n_baselines=options.recovered_baselines)
+            recovery(
+                study, steps=steps, learning_rates=options.learning_rates, n_baselines=options.recovered_baselines,
+                precision=options.recovery_precision,
+            )  # fmt: skip
         elif stage == "zero-shot":
             zero_shot_all(study, limit=options.limit if options.limit else (4 if smoke else 200))
         elif stage == "supernet":
-            supernet_route(study, steps=steps, n_evaluations=options.evaluations or (4 if smoke else 100))
+            supernet_route(
+                study, steps=steps, n_evaluations=options.evaluations or (4 if smoke else 100),
+                precision=options.recovery_precision,
+            )  # fmt: skip
         elif stage == "report":
             print(*write_report(study, options.output or study.folder / "report.md"), sep="\n")
 
@@ -84,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=None, help="CPU threads; default: the physical cores")
     parser.add_argument("--steps", type=int, default=None, help="of recovery (100)")
     parser.add_argument("--learning-rates", type=float, nargs="+", default=[1e-4, 2e-4, 4e-4])
+    parser.add_argument("--recovery-precision", default="auto", choices=("auto", "32", "bf16"), help="(auto)")
     parser.add_argument("--recovered-baselines", type=int, default=2, help="the best ones that recover too")
     parser.add_argument("--limit", type=int, default=None, help="questions of each zero-shot task (200)")
     parser.add_argument("--evaluations", type=int, default=None, help="of the supernet's search (100)")
