@@ -1,7 +1,8 @@
 """Prune a pretrained network until it meets a budget: search, extract, measure, tighten, and search again.
 
-    texts -> order of importance -> costs on the device -> overlays and quality table -> two plans measured -> rounds of
-    (candidates, local search, measurement) -> the final network, solved layer by layer and measured once more.
+    texts -> order of importance -> costs on the device -> overlays and quality table -> two plans measured ->
+    candidates and local search -> rounds of (measurement, other candidates or, far from the limit, another search) ->
+    the final network, solved layer by layer and measured once more.
 
 Everything costly is kept in the run's folder as soon as it is known: the same call goes on after a kill.
 """
@@ -46,7 +47,8 @@ _MARGIN = 0.005
 _QUICK_BLOCKS = 2  # of the text for ranking, for the first look at candidates
 _N_STARTS = 2  # of the local search
 _SPARE = (0.015, 0.03)  # predicted to lie below the limit by: what is measured beside the best candidate
-_WORSE = 0.05  # relative loss of such a spare one that needs no further round
+_WORSE = 0.05  # relative loss, of what was measured to keep the budget, that needs no further round
+_SEARCH_AGAIN = 0.02  # relative error of the limits that a search was held to
 _SHORTLIST = 4  # of the iterative drops
 _LATER_SHARE = 0.5  # of evaluations and seconds, for the rounds after the first, which start from what it found
 
@@ -228,19 +230,36 @@ class _Run:
         return sorted(self._round(1, 1.0), key=lambda tried: tried.loss)
 
     def _search_measured(self) -> list[Tried]:
-        """Return the measured candidates that keep the budget, the best first; the nearest ones where none does."""
-        scale = self._first_scale()
+        """Return the measured candidates that keep the budget, the best first; the nearest ones where none does.
+
+        A round after the first searches anew only where the first one's limits were far off; else it takes what was
+        evaluated already and keeps the corrected ones.
+        """
+        scale, searched = self._first_scale(), float("inf")
         for number in range(1, self.settings.verify.rounds + 1):
-            ranked = self._round(number, scale)
-            measured = self._measured([ranked[0], *self._spares(number, scale)][: self.settings.verify.top])
-            best = self._best()
-            if best and self._used(best[0]) >= self._least_used and best[0].loss <= (1 + _WORSE) * ranked[0].loss:
-                return best
+            near = abs(scale / searched - 1) <= _SEARCH_AGAIN
+            top = self._new(self._evaluated_tried(number, scale, (0.0, *_SPARE))) if near else []
+            if not top:
+                top, searched = [self._round(number, scale)[0], *self._evaluated_tried(number, scale, _SPARE)], scale
+            measured = self._measured(top[: self.settings.verify.top])
             scale = self._corrected(scale, [(m.arch, m.measured) for m in measured if m.measured is not None])
+            best = self._best()
+            if best and self._used(best[0]) >= self._least_used and best[0].loss <= (1 + _WORSE) * self._reach(scale):
+                return best
         best = self._best()
         if not best:
             return sorted(self._all_measured(), key=lambda tried: (max(self._used(tried), 1.0), tried.loss))
         return best
+
+    def _reach(self, scale: float) -> float:
+        """Return the lowest loss evaluated so far of a network that is predicted to keep the budget."""
+        archs = self._evaluated(self.costs.limits(self.budget, scale=scale))
+        return self.loss.asked[archs[0]] if archs else float("inf")
+
+    def _new(self, candidates: Sequence[Tried]) -> list[Tried]:
+        """Return those that were not measured yet."""
+        known = {tried.arch for tried in self._all_measured()}
+        return [tried for tried in candidates if tried.arch not in known]
 
     def _first_scale(self) -> float:
         """Measure two plans near the limit before anything is searched: what the model is wrong by there."""
@@ -300,11 +319,14 @@ class _Run:
         self.tried += rows
         return sorted(rows, key=lambda tried: tried.loss)
 
-    def _spares(self, number: int, scale: float) -> list[Tried]:
-        """Return networks that are predicted to stay further below the limit, for when the best one misses it."""
+    def _evaluated_tried(self, number: int, scale: float, spares: Sequence[float]) -> list[Tried]:
+        """Return the best evaluated networks that are predicted to lie below the limit by each of these shares.
+
+        A few plans for such a limit are evaluated too.
+        """
         names = {tried.arch: tried for tried in self.tried}
         found: list[Tried] = []
-        for spare in _SPARE:
+        for spare in spares:
             limits = self.costs.limits(self.budget, scale=scale * (1 + spare))
             quick_candidate(
                 self.loss, self.quick_loss, self.quality, self.costs.lattice, limits, mode=self.settings.mode
