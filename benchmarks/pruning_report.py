@@ -138,6 +138,8 @@ def _markdown(found: dict[str, Any]) -> str:
     ]  # fmt: skip
     for goal in dict.fromkeys(row["goal"] for row in found["one_shot"]):
         rows = [row for row in found["one_shot"] if row["goal"] == goal]
+        if not any("perplexity" in row for row in rows):
+            continue
         heads = ["method", "measured", "trunk", *(h for t in texts for h in (f"ppl {t}", "x dense", "ours / it"))]
         whole = ["dense", "1.000", "1.000"]
         for text in texts:
