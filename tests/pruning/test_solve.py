@@ -1,6 +1,7 @@
 """Pruning to a budget, whole: budgets are kept, runs go on, mistakes are named, no pool member is better."""
 
 import json
+from itertools import count
 
 import pytest
 import torch
@@ -161,19 +162,26 @@ def _ms(gpt):
     return 1.0 + sum(0.5 * h + 0.5 * g + f / 64 for h, g, f, _ in block_sizes(gpt))
 
 
-@pytest.mark.parametrize("mode", ["heterogeneous", "uniform"])
-def test_what_the_latency_model_is_wrong_by_is_measured_before_the_search(mode, tmp_path, monkeypatch):
-    """Whole pruned networks take 6 % longer than their parts say; one round is enough all the same."""
+def _slower(factor):
+    """Return a `measure_ratios` whose networks take `factor(call)` times what their parts do."""
+    calls = count()
 
-    def slower(networks, dense, workload, *, on_result=lambda i, one: None, **_):
-        reference, found = _ms(dense), []
+    def measured(networks, dense, workload, *, on_result=lambda i, one: None, **_):
+        times, reference, found = factor(next(calls)), _ms(dense), []
         for network in networks:
-            ms = 1.06 * _ms(network() if not isinstance(network, torch.nn.Module) else network)
+            ms = times * _ms(network if isinstance(network, torch.nn.Module) else network())
             found.append(LatencyRatio(ms / reference, ms / reference, ms / reference, ms, reference, 9))
             on_result(len(found) - 1, found[-1])
         return found
 
-    monkeypatch.setattr(verification, "measure_ratios", slower)
+    return measured
+
+
+@pytest.mark.parametrize("mode", ["heterogeneous", "uniform"])
+def test_what_the_latency_model_is_wrong_by_is_measured_before_the_search(mode, tmp_path, monkeypatch):
+    """Whole pruned networks take 6 % longer than their parts say; one round is enough all the same."""
+
+    monkeypatch.setattr(verification, "measure_ratios", _slower(lambda call: 1.06))
     verify = VerifySettings(n_networks=8, repeats=3, final_repeats=5, rounds=1, top=1, seconds=0)
     with FakeMachine(_ms).installed(monkeypatch):
         result = prune_to_budget(
@@ -187,19 +195,7 @@ def test_what_the_latency_model_is_wrong_by_is_measured_before_the_search(mode, 
 
 def test_a_candidate_that_misses_by_little_is_replaced_without_another_search(tmp_path, monkeypatch):
     """What is searched for takes 1 % longer than the plans that were measured before; three rounds, one search."""
-    calls = []
-
-    def slower(networks, dense, workload, *, on_result=lambda i, one: None, **_):
-        calls.append(len(networks))
-        reference, found = _ms(dense), []
-        for network in networks:
-            gpt = network if isinstance(network, torch.nn.Module) else network()
-            ms = (1.0 if len(calls) == 1 else 1.01) * _ms(gpt)
-            found.append(LatencyRatio(ms / reference, ms / reference, ms / reference, ms, reference, 9))
-            on_result(len(found) - 1, found[-1])
-        return found
-
-    monkeypatch.setattr(verification, "measure_ratios", slower)
+    monkeypatch.setattr(verification, "measure_ratios", _slower(lambda call: 1.0 if call == 0 else 1.01))
     verify = VerifySettings(n_networks=8, repeats=3, final_repeats=5, rounds=3, top=1, seconds=0)
     with FakeMachine(_ms).installed(monkeypatch):
         result = prune_to_budget(
