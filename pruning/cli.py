@@ -31,10 +31,6 @@ def _prune(cfg: DictConfig) -> None:
 
 def run(cfg: DictConfig) -> Job:
     """Run what conf/prune.yaml says."""
-    import shlex
-    import sys
-    from pathlib import Path
-
     from hw_profiles.device import Workload
     from pruning.budget import parse_budget
 
@@ -45,7 +41,7 @@ def run(cfg: DictConfig) -> Job:
     from pruning.command import run_job
     from pruning.settings import PruneSettings, SearchSettings, VerifySettings
     from pruning.texts import CalibrationSettings
-    from supernet.dispatch import save_run_info
+    from supernet.dispatch import command_line, save_run_info
 
     calibration = CalibrationSettings(**{"seed": cfg.seed} | values["calibration"])
     settings = PruneSettings(
@@ -55,10 +51,9 @@ def run(cfg: DictConfig) -> Job:
     )  # fmt: skip
     job = _job_settings(values)
     save_run_info(cfg, cfg.run_dir)
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     return run_job(
         cfg.model, values["budget"], workload=workload, calibration=calibration, settings=settings, job=job,
-        folder=cfg.run_dir, command=command, progress=cfg.progress,
+        folder=cfg.run_dir, command=command_line(), progress=cfg.progress,
     )  # fmt: skip
 
 

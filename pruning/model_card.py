@@ -105,13 +105,15 @@ def _shape(arch: Architecture, class_name: str) -> str:
 def transformers_loading(options: Sequence[str]) -> str:
     """Return how transformers loads an export; `options` are further arguments of from_pretrained."""
     arguments = "".join(f", {option}" for option in options)
+    code_of_its_own = "trust_remote_code=True" in options  # transformers 5 asks for it with the tokenizer too
+    trusted = ", trust_remote_code=True" if code_of_its_own else ""
     code = (
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder"{arguments})\n'
-        'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")'
+        f'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder"{trusted})'
     )
     note = ""
-    if "trust_remote_code=True" in options:
+    if code_of_its_own:
         note = "\n\nIts blocks have sizes of their own, which the file modeling_pruned.py in this folder builds."
     return f"```python\n{code}\n```{note}"
 

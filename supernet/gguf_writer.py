@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
@@ -60,6 +61,7 @@ def write_gguf(
     tied = gpt.lm_head.weight is gpt.transformer.wte.weight
     state = {key: tensor.detach().cpu() for key, tensor in gpt.state_dict().items()}
     tensors = write_tensors(state, config, shapes, tied=tied)
+    logging.getLogger("gguf.gguf_writer").setLevel(logging.WARNING)  # else it tells the temporary file's name
     with atomic_path(path) as temporary:
         writer = gguf.GGUFWriter(temporary, kind)
         for key, value in metadata.items():

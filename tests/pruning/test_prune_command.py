@@ -63,6 +63,7 @@ def test_a_latency_budget_from_the_command_line(mode, tmp_path):
     report = PruneReport.load(tmp_path / "run/report.json")
     assert {n.series for n in report.networks} >= {"dense", "ours"}
     assert (tmp_path / "run/report.html").stat().st_size > 50_000
+    assert f"\nparetolm prune model={STORIES} budget.latency=-20%" in (tmp_path / "run/hf/README.md").read_text()
     gpt, arch = load_subnet(tmp_path / "run/litgpt")
     assert arch.is_uniform or mode == "heterogeneous"
     stock = AutoModelForCausalLM.from_pretrained(tmp_path / "run/hf", trust_remote_code=not arch.is_uniform).eval()
