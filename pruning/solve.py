@@ -243,13 +243,10 @@ class _Run:
                 top, searched = [self._round(number, scale)[0], *self._evaluated_tried(number, scale, _SPARE)], scale
             measured = self._measured(top[: self.settings.verify.top])
             scale = self._corrected(scale, [(m.arch, m.measured) for m in measured if m.measured is not None])
-            best = self._best()
-            if best and self._used(best[0]) >= self._least_used and best[0].loss <= (1 + _WORSE) * self._reach(scale):
+            best, least = self._best(), self.settings.verify.least_used
+            if best and self._used(best[0]) >= least and best[0].loss <= (1 + _WORSE) * self._reach(scale):
                 return best
-        best = self._best()
-        if not best:
-            return sorted(self._all_measured(), key=lambda tried: (max(self._used(tried), 1.0), tried.loss))
-        return best
+        return self._best() or sorted(self._all_measured(), key=lambda tried: (max(self._used(tried), 1.0), tried.loss))
 
     def _reach(self, scale: float) -> float:
         """Return the lowest loss evaluated so far of a network that is predicted to keep the budget."""
@@ -266,9 +263,7 @@ class _Run:
         plans: list[Architecture] = []
         for spare in (0.0, _SPARE[0]):
             limits = self.costs.limits(self.budget, scale=1 + spare)
-            plans += quick_plans(
-                self.quality, self.costs.lattice, self.loss.dense, limits, mode=self.settings.mode
-            )[:1]  # fmt: skip
+            plans += quick_plans(self.quality, self.costs.lattice, self.loss.dense, limits, mode=self.settings.mode)[:1]
         found = self.verifier.measure(plans, progress=self.progress)
         return self._corrected(1.0, list(zip(plans, found, strict=True)))
 
@@ -378,10 +373,6 @@ class _Run:
     def _model(self, arch: Architecture) -> float:
         assert self.costs.model is not None
         return float(self.costs.model.predict([arch])[0])
-
-    @property
-    def _least_used(self) -> float:
-        return self.settings.verify.least_used
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
