@@ -93,8 +93,9 @@ def evidence(study: Study, draw: int) -> Evidence:
     lattice = known_lattice(folder / "device") or Lattice.coarse(study.config)
     database = OverlayDatabase(ordered.supernet, ordered.moments, folder=folder / "overlays")
     quality = measure_quality(
-        database, study.texts(draw).for_table, lattice, path=folder / "quality.jsonl", progress=study.progress
-    )
+        database, study.texts(draw).for_table, lattice, precision=study.search_precision,
+        path=folder / "quality.jsonl", progress=study.progress,
+    )  # fmt: skip
     return Evidence(lattice, database, quality)
 
 
@@ -107,7 +108,7 @@ def iterative_drop_family(study: Study, draw: int) -> Family:
 def _removal(study: Study, draw: int) -> list[int]:
     known = evidence(study, draw)
     path = study.run_folder(draw, "prefill") / "losses.jsonl"
-    loss = CalibrationLoss(known.database, study.texts(draw).for_ranking, path=path)
+    loss = CalibrationLoss(known.database, study.texts(draw).for_ranking, precision=study.search_precision, path=path)
     archs = iterative_drop(
         loss, study.whole, known.quality, [CostLimit("trunk parameters", _trunk(study), _LEAST_DEPTH)],
         progress=study.progress,

@@ -20,6 +20,7 @@ from pruning.families import trunk_parameters
 from pruning.first_tokens import with_first_tokens
 from pruning.latency_check import measure_ratios
 from pruning.moments import load_moments, save_moments
+from pruning.precision import Precision
 from pruning.prepared import Prepared, prepare
 from pruning.pretrained import load_pretrained
 from pruning.settings import Mode, PruneSettings, SearchSettings, VerifySettings
@@ -33,7 +34,13 @@ from supernet.extract import build_gpt
 from supernet.litgpt_config import whole_architecture
 from supernet.tokens import tokenise
 
-_MAY_CHANGE = ("n_draws", "batch_size", "repeats", "precision")  # without a change of what is kept already
+_MAY_CHANGE = (
+    "n_draws",
+    "batch_size",
+    "repeats",
+    "precision",
+    "search_precision",
+)  # without a change of what is kept already
 _OF_DRAW = ("texts.safetensors", "held_out.json", "moments.safetensors", "overlays", "quality.jsonl", "losses.jsonl")
 _NOT_REPORTED = ("latency", "ours")
 _FAR = 0.08  # from the target: a network whose ratio need not be known well
@@ -62,6 +69,7 @@ class StudySettings:
         repeats: paired samples of a latency, at most; of ours, which all others are made equal to, three times as many.
         precision: relative half width of a latency ratio at which sampling ends.
         threads: CPU threads; None is the physical cores.
+        search_precision: of forwards on calibration text, for ours and for all that looks at the quality table.
         batch_size: blocks of one forward.
     """
 
@@ -82,6 +90,7 @@ class StudySettings:
     repeats: int = 40
     precision: float = 0.004
     threads: int | None = None
+    search_precision: Precision = "auto"
     batch_size: int = 4
 
     @property
@@ -96,10 +105,11 @@ class StudySettings:
     def ours(self) -> PruneSettings:
         """How we prune."""
         if self.effort == "full":
-            return PruneSettings(mode=self.mode, threads=self.threads)
+            return PruneSettings(mode=self.mode, threads=self.threads, precision=self.search_precision)
         verify = VerifySettings(top=1, repeats=3, final_repeats=5, rounds=1, n_networks=8, seconds=0.2)
         search = SearchSettings(n_evaluations=4, seconds=10)
-        return PruneSettings(mode=self.mode, threads=self.threads, search=search, verify=verify)
+        own = PruneSettings(mode=self.mode, threads=self.threads, precision=self.search_precision)
+        return replace(own, search=search, verify=verify)
 
     def texts(self, draw: int) -> CalibrationSettings:
         """Return which text a draw sees."""
@@ -235,6 +245,11 @@ class Study:
         loaded = load_pretrained(self.settings.model)
         loaded.supernet.eval().requires_grad_(False)
         return loaded
+
+    @cached_property
+    def search_precision(self) -> str:
+        """The settings' search precision, resolved."""
+        return self.settings.ours.resolved(self.loaded.supernet).precision
 
     @property
     def config(self) -> litgpt.Config:

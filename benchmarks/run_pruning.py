@@ -31,7 +31,7 @@ def settings_of(options: argparse.Namespace) -> StudySettings:
         "model": options.model, "n_draws": options.draws, "n_score_tokens": options.score_tokens,
         "seq_len": options.seq_len, "n_calibration_blocks": options.calibration_blocks, "dtype": options.dtype,
         "repeats": options.repeats, "threads": options.threads, "n_search_blocks": options.search_blocks,
-        "mode": options.mode,
+        "mode": options.mode, "search_precision": options.search_precision,
     }  # fmt: skip
     return replace(base, **{name: value for name, value in given.items() if value is not None})
 
@@ -96,6 +96,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--evaluations", type=int, default=None, help="of the supernet's search (100)")
     parser.add_argument(
         "--search-blocks", type=int, default=None, help="blocks for the quality table and to compare candidates on (8)"
+    )
+    parser.add_argument(
+        "--search-precision",
+        default=None,
+        choices=("auto", "32", "bf16"),
+        help="of forwards on calibration text (auto)",
     )
     parser.add_argument("--mode", default=None, choices=("heterogeneous", "uniform"), help="of ours (heterogeneous)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")

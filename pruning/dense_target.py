@@ -65,7 +65,8 @@ class DenseTarget:
         known = self._kept.get((batch, start))
         if known is None:
             rows = self._finals[batch].flatten(0, 1)[start : start + length]
-            known = _Target.of(self.pieces.head(self.dense, rows).softmax(1), self._dtype)
+            with torch.autocast(rows.device.type, enabled=False):
+                known = _Target.of(self.pieces.head(self.dense, rows.float()).softmax(1), self._dtype)
             if self._dtype is not None:
                 self._kept[batch, start] = known
         return known

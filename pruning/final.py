@@ -47,6 +47,7 @@ def finish(
     *,
     dense: Supernet,
     folder: Path | None = None,
+    precision: str = "32",
     progress: bool = False,
 ) -> Final:
     """Return the best network that was found for an architecture: by its loss on the search text.
@@ -59,12 +60,13 @@ def finish(
         texts: of the run.
         dense: the ordered network.
         folder: keeps the finished network, and gives it back when it is there; None keeps nothing.
+        precision: of the forwards on calibration text (see `realise`); the losses are float32's.
         progress: show a progress bar.
     """
     place = None if folder is None else folder / hashlib.sha256(arch.id.encode()).hexdigest()[:16]
     if place is not None and place.is_dir():
         return _stored(place, arch)
-    final = _made(database, arch, texts, dense, progress=progress)
+    final = _made(database, arch, texts, dense, precision=precision, progress=progress)
     if place is not None:
         card = {"way": final.way, "search_losses": final.search_losses}
         card |= {"before": _plain(final.before), "after": _plain(final.after)}
@@ -73,12 +75,18 @@ def finish(
 
 
 def _made(
-    database: OverlayDatabase, arch: Architecture, texts: Texts, dense: Supernet, *, progress: bool
-) -> Final:  # fmt: skip
+    database: OverlayDatabase, arch: Architecture, texts: Texts, dense: Supernet, *, precision: str, progress: bool
+) -> Final:
     made: dict[str, Pruned] = {"overlays": database.extract(arch)}
     target: Target = "own" if dense.config.post_attention_norm or dense.config.post_mlp_norm else "dense"
     made[target] = realise(
-        dense, arch, texts.calibration[:, :-1], settings=database.settings, target=target, progress=progress
+        dense,
+        arch,
+        texts.calibration[:, :-1],
+        settings=database.settings,
+        target=target,
+        precision=precision,
+        progress=progress,
     )
     losses = {way: evaluate(one.gpt, [None], texts.search)[0].loss for way, one in made.items()}
     way = min(losses, key=losses.__getitem__)

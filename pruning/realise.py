@@ -80,10 +80,14 @@ def realise(
     if settings.intercept and (target == "dense" or any(not is_whole(config, p, v) for (_, p), v in levels.items())):
         arch = add_biases(gpt, arch)
     place = next(supernet.parameters()).device
-    with eval_mode(supernet), eval_mode(gpt), torch.no_grad(), autocast(place, precision):
+    with eval_mode(supernet), eval_mode(gpt), torch.no_grad():
         batches = [*ids.to(place).split(batch_size), first_tokens(ids).to(place)]
-        stream = Stream.start(gpt, batches)
-        maker = _Own(supernet, arch, settings) if target == "own" else _Dense(supernet, arch, settings, batches)
+        stream = Stream.start(gpt, batches, precision)
+        maker: _Own | _Dense
+        if target == "own":
+            maker = _Own(supernet, arch, settings)
+        else:
+            maker = _Dense(supernet, arch, settings, Stream.start(supernet, batches, precision))
         for position, block in enumerate(tqdm(gpt.transformer.h, unit="layer", desc="realise", disable=not progress)):
             for part in ("attention", "mlp"):
                 if (position, part) in levels:
@@ -101,20 +105,23 @@ class Stream:
     Attributes:
         states: of each batch, (B, T, C); T may differ.
         rope: what else each block gets (cos, sin and no mask), of each T.
+        precision: of forwards, "32" or "bf16"; nothing else runs under autocast.
     """
 
     states: tuple[Tensor, ...]
     rope: Mapping[int, tuple[tuple[Any, ...], ...]]
+    precision: str = "32"
 
     @classmethod
-    def start(cls, gpt: litgpt.GPT, batches: Sequence[Tensor]) -> Stream:
+    def start(cls, gpt: litgpt.GPT, batches: Sequence[Tensor], precision: str = "32") -> Stream:
         """Return the stream before the first block, of batches (B, T) of token ids."""
         rope = {batch.shape[1]: _rope(gpt, batch[:1]) for batch in {b.shape[1]: b for b in batches}.values()}
-        return cls(tuple(_caught(gpt.transformer.h[0], partial(gpt, batch)) for batch in batches), rope)
+        return cls(tuple(_caught(gpt.transformer.h[0], partial(gpt, batch)) for batch in batches), rope, precision)
 
     def call(self, block: nn.Module, position: int, x: Tensor) -> Tensor:
         """Return what a block gives for the states of one batch."""
-        return block(x, *self.rope[x.shape[1]][position])
+        with autocast(x.device, self.precision):
+            return block(x, *self.rope[x.shape[1]][position])
 
     def after(self, block: nn.Module, position: int) -> Stream:
         """Return the stream after a block."""
@@ -206,11 +213,9 @@ class _Own:
 class _Dense:
     """The residual stream should be the dense network's."""
 
-    def __init__(
-        self, supernet: Supernet, arch: Architecture, settings: OverlaySettings, batches: Sequence[Tensor]
-    ) -> None:
+    def __init__(self, supernet: Supernet, arch: Architecture, settings: OverlaySettings, stream: Stream) -> None:
         self.supernet, self.arch, self.settings = supernet, arch, settings
-        self.layer, self.stream = -1, Stream.start(supernet, batches)
+        self.layer, self.stream = -1, stream
         self.targets: dict[Part, list[Tensor]] = {}
         self.before_mlp: list[tuple[Tensor, Tensor]] = []  # state, inputs of the MLP's output projection
 
@@ -251,7 +256,8 @@ class _Dense:
         projection = output_projection(block, "mlp")
         if not known or projection is None:
             return stream.after(block, position)
-        return replace(stream, states=tuple(state + projection(x) for state, x in known))
+        with autocast(known[0][1].device, stream.precision):
+            return replace(stream, states=tuple(state + projection(x) for state, x in known))
 
 
 def _through(stream: Stream, position: int, block: Any) -> Iterator[tuple[Tensor, Tensor]]:

@@ -31,17 +31,15 @@ class Rival:
 
 def rivals(result: PruneResult, *, progress: bool = False) -> list[Rival]:
     """Return the best network of each kind that kept the limits of the last round and is not the result itself."""
+    best = {name: _best(result, kind) for kind, name in KINDS.items()}
+    archs = {name: own.arch for name, own in best.items() if own is not None and own.arch != result.final.selection}
+    measured: list[LatencyRatio | None] = [None] * len(archs)
+    if result.budget.latency_ratio is not None:
+        measured = [*result.verifier.measure(list(archs.values()), progress=progress)]
     found = []
-    for kind, name in KINDS.items():
-        best = _best(result, kind)
-        if best is None or best.arch == result.final.selection:
-            continue
-        gpt = result.database.extract(best.arch).gpt
-        (evaluation,) = evaluate(gpt, [None], result.texts.held_out)
-        measured = None
-        if result.budget.latency_ratio is not None:
-            (measured,) = result.verifier.measure([best.arch], progress=progress)
-        found.append(Rival(name, best.arch, evaluation, measured))
+    for (name, arch), latency in zip(archs.items(), measured, strict=True):
+        (evaluation,) = evaluate(result.database.extract(arch).gpt, [None], result.texts.held_out)
+        found.append(Rival(name, arch, evaluation, latency))
     return found
 
 

@@ -24,6 +24,7 @@ from pruning.texts import CalibrationSettings, Texts, draw_texts
 from supernet.artifacts import atomic_path, read_json, write_json
 from supernet.checkpoint import LoadedSupernet
 
+_SETTINGS = ("criterion", "intercept", "damping", "embd", "device", "threads", "precision")  # they change what is kept
 _CARD, _TEXTS, _MOMENTS = "question.json", "texts.safetensors", "moments.safetensors"
 
 
@@ -34,7 +35,7 @@ class RunState:
         folder: made when needed.
         loaded: the network.
         calibration: its texts.
-        settings: of the run; those that change what is kept (criterion, damping, ...) belong to the question.
+        settings: of the run, resolved; those that change what is kept (criterion, ...) belong to the question.
 
     Raises:
         ValueError: the folder holds a run of another network, text or settings: names what differs.
@@ -96,18 +97,19 @@ def prepared_network(
         moments = load_moments(state.moments_path)
     else:
         blocks = texts.calibration[:, :-1]
-        moments = with_first_tokens(supernet, collect_moments(supernet, blocks, progress=progress), blocks)
+        plain = collect_moments(supernet, blocks, precision=settings.precision, progress=progress)
+        moments = with_first_tokens(supernet, plain, blocks)
         save_moments(state.moments_path, moments)
     gradients = None
     if "gradients" in CRITERIA[settings.criterion].needs:
-        gradients = collect_gradients(supernet, texts.calibration[:, :-1], progress=progress)
+        gradients = collect_gradients(
+            supernet, texts.calibration[:, :-1], precision=settings.precision, progress=progress
+        )
     return texts, Prepared(supernet, texts.calibration[:, :-1], moments, gradients, settings.seed)
 
 
 def _question(loaded: LoadedSupernet, calibration: CalibrationSettings, settings: PruneSettings) -> dict[str, Any]:
-    values = asdict(calibration) | {
-        name: getattr(settings, name) for name in ("criterion", "intercept", "damping", "embd", "device", "threads")
-    }
+    values = asdict(calibration) | {name: getattr(settings, name) for name in _SETTINGS}
     values = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
     values["network"] = fingerprint(loaded.supernet, None, torch.zeros(1, 1, dtype=torch.long))
     del values["cache_dir"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import litgpt
+
 from pruning.importance import CRITERIA
+from pruning.precision import Precision, check_precision, resolved_precision
 
 Mode = Literal["uniform", "heterogeneous"]
 MODES: tuple[Mode, ...] = ("uniform", "heterogeneous")
@@ -52,7 +55,7 @@ class VerifySettings:
     seconds: float = 20.0
     rounds: int = 3
     least_used: float = 0.95
-    n_networks: int = 24
+    n_networks: int = 30
     precision: float = 0.005
 
     def __post_init__(self) -> None:
@@ -78,6 +81,8 @@ class PruneSettings:
         damping: of the least squares; None goes by the number of calibration tokens.
         device: torch's name of the device that is measured.
         threads: CPU threads of measurements; None is the physical cores.
+        precision: of the forwards on calibration text; "auto" is "bf16" where that is faster (`pruning.precision`).
+            Perplexities that are reported are float32's.
         search: how long to search.
         verify: how to measure.
         seed: of all that is drawn.
@@ -90,6 +95,7 @@ class PruneSettings:
     damping: float | None = None
     device: str = "cpu"
     threads: int | None = None
+    precision: Precision = "auto"
     search: SearchSettings = field(default_factory=SearchSettings)
     verify: VerifySettings = field(default_factory=VerifySettings)
     seed: int = 0
@@ -103,3 +109,8 @@ class PruneSettings:
             raise ValueError(f"criterion = {self.criterion!r}; allowed: {', '.join(CRITERIA)}")
         if self.damping is not None and not self.damping > 0:
             raise ValueError(f"damping = {self.damping}: must be positive, e.g. 0.5; null goes by the calibration text")
+        check_precision(self.precision)
+
+    def resolved(self, gpt: litgpt.GPT) -> PruneSettings:
+        """Return the same settings with precision="auto" replaced by what is faster for this network here."""
+        return replace(self, precision=resolved_precision(self.precision, gpt, self.device))

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,8 +172,8 @@ class _Run:
         *,
         progress: bool,
     ) -> None:
-        self.settings, self.workload, self.folder, self.progress = settings, workload, folder, progress
-        self.loaded = loaded
+        self.settings = settings = settings.resolved(loaded.supernet)
+        self.workload, self.folder, self.progress, self.loaded = workload, folder, progress, loaded
         state = RunState(folder, loaded, calibration, settings)
         self.texts, self.prepared = prepared_network(loaded, calibration, state, settings, progress=progress)
         self.ordered = put_in_order(self.prepared, criterion=settings.criterion, channels=settings.embd)
@@ -185,8 +186,9 @@ class _Run:
         overlays = OverlaySettings(intercept=settings.intercept, damping=settings.damping)
         self.database = OverlayDatabase(supernet, self.ordered.moments, settings=overlays, folder=folder / "overlays")
         search = self.texts.for_ranking
-        self.loss = CalibrationLoss(self.database, search, path=folder / "losses.jsonl")
-        self.quick_loss = CalibrationLoss(self.database, search[:_QUICK_BLOCKS], path=folder / "quick_losses.jsonl")
+        loss = partial(CalibrationLoss, self.database, precision=settings.precision)
+        self.loss = loss(search, path=folder / "losses.jsonl")
+        self.quick_loss = loss(search[:_QUICK_BLOCKS], path=folder / "quick_losses.jsonl")
         context = {"network": fingerprint(supernet, None, self.texts.search[:1, :-1])}
         self.verifier = Verifier(supernet, workload, settings, path=folder / "measured.jsonl", context=context)
         self.searches = SearchRecord(folder / "searches.jsonl", context)
@@ -197,7 +199,7 @@ class _Run:
         """Run all rounds and return the final network."""
         self.quality = measure_quality(
             self.database, self.texts.for_table, self.costs.lattice,
-            path=self.folder / "quality.jsonl", progress=self.progress,
+            precision=self.settings.precision, path=self.folder / "quality.jsonl", progress=self.progress,
         )  # fmt: skip
         chosen = self._search_counted() if self.budget.latency_ratio is None else self._search_measured()
         final, measured = self._finish(chosen)
@@ -305,12 +307,10 @@ class _Run:
         names = {c.arch: c for c in reversed(ranked)}
         origin = names.get(best, Candidate("local search", "programme", best, 0.0))
         kind = "refined" if best not in names else origin.kind
-
-        def cost(arch: Architecture) -> float:
-            return float(limits[0].predict([arch])[0])
-
-        rows = [Tried(number, origin.name, kind, best, self.loss(best), cost(best))]
-        rows += [Tried(number, c.name, c.kind, c.arch, c.loss, cost(c.arch)) for c in ranked if c.arch != best]
+        chosen = replace(origin, kind=kind, arch=best, loss=self.loss(best))
+        compared = [chosen, *(c for c in ranked if c.arch != best)]
+        costs = limits[0].predict([c.arch for c in compared])
+        rows = [Tried(number, c.name, c.kind, c.arch, c.loss, float(x)) for c, x in zip(compared, costs, strict=True)]
         self.tried += rows
         return sorted(rows, key=lambda tried: tried.loss)
 
@@ -382,7 +382,7 @@ class _Run:
         for tried in chosen[: max(2, self.settings.verify.top)]:
             final = finish(
                 self.database, tried.arch, self.texts, dense=self.ordered.supernet, folder=self.folder / "networks",
-                progress=self.progress,
+                precision=self.settings.precision, progress=self.progress,
             )  # fmt: skip
             if self.budget.latency_ratio is None:
                 return final, None

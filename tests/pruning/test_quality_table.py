@@ -8,7 +8,7 @@ from quality_fakes import LATTICE, direct_kl, made_up_quality, ordered_database
 from pruning.depth import without_blocks
 from pruning.lattice import Lattice
 from pruning.quality_table import _Run as Run
-from pruning.quality_table import measure_quality
+from pruning.quality_table import _unrounded, measure_quality
 from supernet.architecture import Architecture
 
 PYTHIA = Lattice(neurons=(20, 64), attention=((3, 3), (4, 4)), embd=(32,))
@@ -43,6 +43,34 @@ def test_measured_entries_are_the_divergence_with_one_block_changed(family, inte
     assert first == pytest.approx(
         table.part(1, "attention", lattice.attention[0]) + table.part(1, "mlp", (lattice.neurons[0],))
     )
+
+
+def test_bf16_is_near_float32_when_what_rounding_adds_is_taken_off(tmp_path):
+    database, blocks = ordered_database()
+    exact = measure_quality(database, blocks, LATTICE)
+    fast = measure_quality(database, blocks, LATTICE, precision="bf16", path=tmp_path / "quality.jsonl")
+    raw = dict(json.loads(line) for line in (tmp_path / "quality.jsonl").read_text().splitlines()[1:])
+    added = {int(key.split("-")[0]): raw.pop(key) for key in list(raw) if key.endswith("rounding")}
+    assert set(added) == set(range(exact.n_layer))  # four of its four layers
+    for layer, kl in added.items():  # the least entry of a layer is float32's then
+        least = min(
+            (entry for entry in exact.measured if entry[0] == layer and exact.parts[entry]), key=exact.parts.get
+        )
+        assert fast.parts[least] == pytest.approx(exact.parts[least], rel=1e-3)
+        assert raw[f"{layer}-{least[1]}-{'x'.join(map(str, least[2]))}"] - kl == pytest.approx(
+            exact.parts[least], rel=1e-3
+        )
+    entries = [entry for entry in exact.measured if exact.parts[entry]]
+    left = [abs(fast.parts[entry] / exact.parts[entry] - 1) for entry in entries]
+    assert max(left) < 0.1 and fast.gone == pytest.approx(exact.gone, rel=0.05)
+
+
+def test_little_is_left_of_an_entry_that_rounding_made():
+    known = {"0-block-0": 1.0, "0-rounding": 0.5, "2-block-0": 0.4, "2-rounding": 0.5, "1-mlp-8": 3.0}
+    found = _unrounded(known, 3)
+    assert (found["0-block-0"], found["1-mlp-8"]) == (0.5, 2.5)
+    assert found["2-block-0"] == pytest.approx(0.2 * 0.4)
+    assert _unrounded({"0-block-0": 1.0}, 3) == {"0-block-0": 1.0}
 
 
 def test_levels_that_were_not_measured_lie_between_measured_ones_and_near_the_truth():

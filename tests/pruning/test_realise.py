@@ -43,6 +43,19 @@ def test_the_whole_network_stays_as_it_is(family, target):
         assert (pruned.gpt(blocks) - supernet(blocks)).abs().max() < 1e-3
 
 
+@pytest.mark.parametrize("target", ["own", "dense"])
+def test_bf16_rounds_forwards_alone(target):
+    supernet = build_supernet("llama-gqa6")
+    blocks, arch = blocks_for(supernet, n=8), small_arch(supernet)
+    exact, rounded = (realise(supernet, arch, blocks, target=target, precision=p).gpt for p in ("32", "bf16"))
+    plain = extract(supernet, arch)
+    changed = 0
+    for (name, a), b, c in zip(exact.named_parameters(), rounded.parameters(), plain.parameters(), strict=True):
+        assert b.dtype == torch.float32 and (a - b).norm() <= 0.1 * (a - c).norm() + 1e-6, name
+        changed += not torch.equal(a, b)
+    assert changed  # it was not float32
+
+
 @pytest.mark.parametrize("family", MAIN_FAMILIES)
 def test_the_first_cut_part_has_its_overlay_and_later_ones_are_solved_for_what_they_really_get(family):
     supernet = build_supernet(family)
