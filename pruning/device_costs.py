@@ -29,7 +29,7 @@ _MODEL, _LATTICE = "latency_model", "chosen_lattice.json"
 _REPEATS_LATTICE = 6  # pairs for each width
 _REPEATS_PARTS = 18  # pairs for each part: searches choose what came out too cheap, with 6 pairs by 3 % on the whole
 _SHARE_PART, _SHARE = 0.1, 0.25  # of the seconds of a candidate, for each part and for each network
-_REPEATS = 4  # pairs for each network of the latency model, whose own error is larger than their noise
+_REPEATS = 3  # pairs for each network of the latency model: more networks tell more than more pairs
 
 
 @dataclass(frozen=True)
