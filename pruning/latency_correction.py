@@ -114,6 +114,25 @@ def correction_from_dict(data: Mapping[str, Any]) -> Correction:
         raise ValueError(f"not a latency correction ({error!r})") from error
 
 
+# --- two tables -----------------------------------------------------------------------------------------------------
+
+
+def share_of_prior(table: np.ndarray, prior: np.ndarray, ratios: np.ndarray) -> float:
+    """Return how much of a prior a table should take over, 0 to 1, by what whole networks measured.
+
+    Parts are measured in small networks, whose weights stay in the cache, so shares of attention and MLP can be off;
+    a search finds networks of the parts that are too cheap. Multiply-adds and bytes err in other directions. With no
+    networks both count half.
+
+    Args:
+        table: what the measured table predicts of each network, (n,).
+        prior: what the other one does, (n,).
+        ratios: what was measured, (n,).
+    """
+    weights = np.maximum(_ridge_from(np.c_[table, prior], ratios, np.array([0.5, 0.5])), 0.0)
+    return float(weights[1] / weights.sum()) if weights.sum() > 0 else 0.5
+
+
 # --- fitting --------------------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,7 @@
 """LatencyModel: the table corrected by whole measured networks, with an upper bound. Torch is needed to measure only.
 
+Before that the measured table takes over a share of the analytic one (`share_of_prior`), whatever fits the networks.
+
 The correction is chosen among a few by cross-validation. The bound is cross-conformal (Barber et al. 2021, CV+): what
 the models of the folds predict, times how far each held-out network was above its prediction; of these products the
 95 % quantile. It asks only that the network comes from a distribution like that of the measured ones (proven is a
@@ -12,13 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pruning.latency_correction import CANDIDATES, Correction, correction_from_dict, features
+from pruning.latency_correction import CANDIDATES, Correction, correction_from_dict, features, share_of_prior
 from pruning.latency_table import LatencyTable
 from pruning.lattice import Lattice
 from pruning.random_subnets import random_subnets
@@ -47,7 +49,8 @@ class LatencyModel:
         fold: which fold each measured network was held out in, (n,).
         excess: log(measured / predicted while held out) of each, (n,).
         level: share of networks that `upper` is to hold for.
-        mape: mean absolute error of held-out networks, relative, with the choice of the correction held out too.
+        mape: mean absolute error of held-out networks, relative, with the choice of the correction held out too (not
+            the share of the analytic table, one number).
         choice: name of the correction.
         scores: name of each candidate -> its cross-validated mean absolute relative error.
         architectures: ids of the measured networks.
@@ -240,7 +243,10 @@ def measure_and_fit(
         timing=timing or Timing(repeats=6), tied=tied,
         log=None if folder is None else Path(folder) / "subnets.jsonl", progress=progress,
     )  # fmt: skip
-    return fit_latency_model(table, archs, [measured[arch.id].ratio for arch in archs], level=level)
+    ratios = np.array([measured[arch.id].ratio for arch in archs])
+    analytic = LatencyTable.analytic(config, replace(lattice, **table.levels), table.workload)
+    share = share_of_prior(table.predict(archs), analytic.predict(archs), ratios)
+    return fit_latency_model(table.blended(analytic, share), archs, ratios, level=level)
 
 
 def describe(model: LatencyModel) -> dict[str, Any]:

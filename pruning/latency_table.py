@@ -11,7 +11,7 @@ Shapes: n architectures, L blocks of the supernet, C n_embd, H heads, G query gr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,11 @@ class LatencyTable:
         """The dense model's (heads, groups) and neurons."""
         return max(self.attention), max(self.mlp)
 
+    @property
+    def levels(self) -> dict[str, tuple[Any, ...]]:
+        """The levels as a `Lattice` names them: neurons and attention, ascending."""
+        return {"neurons": tuple(sorted(self.mlp)), "attention": tuple(sorted(self.attention))}
+
     @cached_property
     def _mlp_line(self) -> tuple[list[int], list[float]]:
         known = sorted(self.mlp)
@@ -154,6 +159,24 @@ class LatencyTable:
         for name, (values, most) in limits.items():
             if values.size and values.max() > most:
                 raise ValueError(f"{name} = {values.max()}: the dense model of this latency table has {most}")
+
+    def blended(self, other: LatencyTable, share: float) -> LatencyTable:
+        """Return the table with this share of another one that has the same levels; `embd` stays as it is.
+
+        Both are of the same dense model, whose parts sum to 1 in either, and so in the result.
+        """
+
+        def mix(own: float, theirs: float) -> float:
+            return (1 - share) * own + share * theirs
+
+        return replace(
+            self,
+            fixed=mix(self.fixed, other.fixed),
+            block=mix(self.block, other.block),
+            attention={level: mix(cost, other.attention[level]) for level, cost in self.attention.items()},
+            mlp={width: mix(cost, other.mlp[width]) for width, cost in self.mlp.items()},
+            notes={**self.notes, f"share of {other.device}": round(share, 4)},
+        )
 
     # --- without measuring ------------------------------------------------------------------------------------------
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fake_machine import FakeMachine, block_sizes
@@ -6,7 +8,7 @@ from test_table_measure import CONFIG as TINY
 from test_table_measure import LATTICE as TINY_LATTICE
 from test_table_measure import ONCE, WORKLOAD, additive_ms
 
-from pruning.latency_correction import CANDIDATES, FEATURES, correction_from_dict, features
+from pruning.latency_correction import CANDIDATES, FEATURES, correction_from_dict, features, share_of_prior
 from pruning.latency_model import LatencyModel, describe, fit_latency_model, measure_and_fit
 from pruning.latency_table import LatencyTable
 from pruning.random_subnets import random_subnets
@@ -87,6 +89,24 @@ def test_a_table_that_is_right_is_left_alone():
     X = features(TABLE, archs)
     for name, fit in CANDIDATES.items():
         assert fit(X, TABLE.predict(archs)).predict(X) == pytest.approx(TABLE.predict(archs), rel=1e-3), name
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_a_table_takes_over_the_share_of_a_prior_that_networks_measured(share):
+    archs = subnets(30)
+    attention = {level: 1.4 * cost for level, cost in TABLE.attention.items()}
+    other = replace(TABLE, attention=attention, mlp={f: 0.75 * cost for f, cost in TABLE.mlp.items()}, device="other")
+    mixed = other.blended(TABLE, share)
+    noise = np.exp(0.01 * np.random.default_rng(2).normal(size=len(archs)))
+    found = share_of_prior(other.predict(archs), TABLE.predict(archs), mixed.predict(archs) * noise)
+    assert found == pytest.approx(share, abs=0.12)
+    expected = (1 - share) * other.predict(archs) + share * TABLE.predict(archs)
+    assert mixed.predict(archs) == pytest.approx(expected)
+    assert mixed.notes["share of analytic"] == share
+
+
+def test_without_networks_both_tables_count_half():
+    assert share_of_prior(np.empty(0), np.empty(0), np.empty(0)) == 0.5
 
 
 # --- the model ------------------------------------------------------------------------------------------------------
