@@ -28,7 +28,7 @@ from supernet.architecture import Architecture
 _MODEL, _LATTICE = "latency_model", "chosen_lattice.json"
 _REPEATS_LATTICE = 6  # pairs for each width
 _REPEATS_PARTS = 18  # pairs for each part: searches choose what came out too cheap, with 6 pairs by 3 % on the whole
-_SHARE_PART, _SHARE = 0.1, 0.25  # of the seconds of a candidate, for each part and for each network
+_SHARE_PART, _SHARE = 0.1, 0.15  # of the seconds of a candidate, for each part and for each network
 _REPEATS = 3  # pairs for each network of the latency model: more networks tell more than more pairs
 
 

@@ -26,6 +26,7 @@ FEATURES = (
 )  # fmt: skip
 _PARTS = slice(1, 5)
 _RIDGE = 0.005  # of factors: a variance of 2e-4 of measured ratios over one of 0.2 ** 2 of the factors themselves
+_PRIOR_SPREAD, _NOISE_ROUNDS, _LEAST_NOISE = 0.2, 5, 0.002  # of the weights of two tables; relative
 _TREES = {
     "objective": "reg:squarederror", "tree_method": "exact", "max_depth": 2, "eta": 0.1, "min_child_weight": 4,
     "lambda": 4.0, "alpha": 0.0, "subsample": 0.8, "colsample_bytree": 0.8, "base_score": 0.0, "nthread": 1, "seed": 0,
@@ -121,15 +122,20 @@ def share_of_prior(table: np.ndarray, prior: np.ndarray, ratios: np.ndarray) -> 
     """Return how much of a prior a table should take over, 0 to 1, by what whole networks measured.
 
     Parts are measured in small networks, whose weights stay in the cache, so shares of attention and MLP can be off;
-    a search finds networks of the parts that are too cheap. Multiply-adds and bytes err in other directions. With no
-    networks both count half.
+    a search finds networks of the parts that are too cheap. Multiply-adds and bytes err in other directions. Before
+    any network is measured both count half, +- 0.2; how much networks weigh against that goes by what is left of them.
 
     Args:
         table: what the measured table predicts of each network, (n,).
         prior: what the other one does, (n,).
         ratios: what was measured, (n,).
     """
-    weights = np.maximum(_ridge_from(np.c_[table, prior], ratios, np.array([0.5, 0.5])), 0.0)
+    A, start = np.c_[table, prior], np.array([0.5, 0.5])
+    weights = start
+    for _ in range(_NOISE_ROUNDS if len(ratios) else 0):
+        left = float(np.mean((A @ weights / ratios - 1) ** 2))
+        weights = _ridge_from(A, ratios, start, ridge=max(left, _LEAST_NOISE**2) / _PRIOR_SPREAD**2)
+    weights = np.maximum(weights, 0.0)
     return float(weights[1] / weights.sum()) if weights.sum() > 0 else 0.5
 
 
@@ -172,10 +178,10 @@ CANDIDATES: Mapping[str, Callable[[np.ndarray, np.ndarray], Correction]] = {
 }
 
 
-def _ridge_from(A: np.ndarray, y: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Return the minimum of sum ((A w - y) / y)^2 + _RIDGE |w - start|^2."""
+def _ridge_from(A: np.ndarray, y: np.ndarray, start: np.ndarray, *, ridge: float = _RIDGE) -> np.ndarray:
+    """Return the minimum of sum ((A w - y) / y)^2 + ridge |w - start|^2."""
     A, target = A / y[:, None], np.ones(len(y)) - (A @ start) / y
-    return start + np.linalg.solve(A.T @ A + _RIDGE * np.eye(A.shape[1]), A.T @ target)
+    return start + np.linalg.solve(A.T @ A + ridge * np.eye(A.shape[1]), A.T @ target)
 
 
 def _boosted(base: Linear, X: np.ndarray, y: np.ndarray) -> Boosted:

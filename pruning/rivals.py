@@ -9,6 +9,7 @@ from pruning.solve import PruneResult, Tried
 from supernet.architecture import Architecture
 from supernet.evaluate import Evaluation, evaluate
 
+_SHARE = 0.5  # of a candidate's repeats
 KINDS = {"uniform": "best uniform network", "depth": "best depth-only network"}
 
 
@@ -35,7 +36,7 @@ def rivals(result: PruneResult, *, progress: bool = False) -> list[Rival]:
     archs = {name: own.arch for name, own in best.items() if own is not None and own.arch != result.final.selection}
     measured: list[LatencyRatio | None] = [None] * len(archs)
     if result.budget.latency_ratio is not None:
-        measured = [*result.verifier.measure(list(archs.values()), progress=progress)]
+        measured = [*result.verifier.measure(list(archs.values()), share=_SHARE, progress=progress)]
     found = []
     for (name, arch), latency in zip(archs.items(), measured, strict=True):
         (evaluation,) = evaluate(result.database.extract(arch).gpt, [None], result.texts.held_out)

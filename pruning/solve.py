@@ -2,7 +2,7 @@
 
     texts -> order of importance -> costs on the device -> overlays and quality table -> two plans measured ->
     candidates and local search -> rounds of (measurement, other candidates or, far from the limit, another search) ->
-    the final network, solved layer by layer and measured once more.
+    the best one measured once more, then solved layer by layer.
 
 Everything costly is kept in the run's folder as soon as it is known: the same call goes on after a kill.
 """
@@ -51,6 +51,7 @@ _SPARE = (0.015, 0.03)  # predicted to lie below the limit by: what is measured 
 _WORSE = 0.05  # relative loss, of what was measured to keep the budget, that needs no further round
 _SEARCH_AGAIN = 0.02  # relative error of the limits that a search was held to
 _SHORTLIST = 4  # of the iterative drops
+_FIRST_SHARE = 0.5  # of repeats, for the two plans that are measured before the search
 _LATER_SHARE = 0.5  # of evaluations and seconds, for the rounds after the first, which start from what it found
 
 
@@ -87,7 +88,7 @@ class PruneResult:
         met: whether everything measured and counted keeps the budget.
         used: share of the allowed latency that is used; None without a limit of time.
         predicted: latency ratio that the model predicted for it.
-        measured: latency of the final network; None without a limit of time.
+        measured: latency of the final network, before it was solved; None without a limit of time.
         tried: candidates of all rounds, in the order of comparison.
         costs: lattice and latency model.
         quality: the quality table.
@@ -266,7 +267,7 @@ class _Run:
         for spare in (0.0, _SPARE[0]):
             limits = self.costs.limits(self.budget, scale=1 + spare)
             plans += quick_plans(self.quality, self.costs.lattice, self.loss.dense, limits, mode=self.settings.mode)[:1]
-        found = self.verifier.measure(plans, progress=self.progress)
+        found = self.verifier.measure(plans, share=_FIRST_SHARE, progress=self.progress)
         return self._corrected(1.0, list(zip(plans, found, strict=True)))
 
     def _corrected(self, scale: float, measured: Sequence[tuple[Architecture, LatencyRatio]]) -> float:
@@ -377,23 +378,23 @@ class _Run:
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def _finish(self, chosen: Sequence[Tried]) -> tuple[Final, LatencyRatio | None]:
-        """Make the best network and measure it; where it misses the budget now, the next one."""
-        nearest: tuple[float, Final, LatencyRatio] | None = None
+        """Measure the best network once more, and make it; where it misses the budget now, the next one."""
+        best, measured = (chosen[0], None) if self.budget.latency_ratio is None else self._confirmed(chosen)
+        final = finish(
+            self.database, best.arch, self.texts, dense=self.ordered.supernet, folder=self.folder / "networks",
+            precision=self.settings.precision, progress=self.progress,
+        )  # fmt: skip
+        return final, measured
+
+    def _confirmed(self, chosen: Sequence[Tried]) -> tuple[Tried, LatencyRatio]:
+        """Return the first candidate that keeps the budget again, else the nearest; weights do not matter for that."""
+        found: list[tuple[float, Tried, LatencyRatio]] = []
         for tried in chosen[: max(2, self.settings.verify.top)]:
-            final = finish(
-                self.database, tried.arch, self.texts, dense=self.ordered.supernet, folder=self.folder / "networks",
-                precision=self.settings.precision, progress=self.progress,
-            )  # fmt: skip
-            if self.budget.latency_ratio is None:
-                return final, None
-            measured = self.verifier.measure_network(
-                final.pruned.gpt, tried.arch, repeats=self.settings.verify.final_repeats, progress=self.progress
-            )
+            gpt, repeats = self.database.extract(tried.arch).gpt, self.settings.verify.final_repeats
+            measured = self.verifier.measure_network(gpt, tried.arch, repeats=repeats, progress=self.progress)
             verdict = judge(self.budget, measured, self.workload)
             if verdict.met:
-                return final, measured
+                return tried, measured
             self.notes.append(f"{tried.arch.id} measured {measured.ratio:.4f} of the dense latency in the end")
-            if nearest is None or verdict.used < nearest[0]:
-                nearest = (verdict.used, final, measured)
-        assert nearest is not None
-        return nearest[1], nearest[2]
+            found.append((verdict.used, tried, measured))
+        return min(found, key=lambda one: one[0])[1:]

@@ -75,14 +75,24 @@ class Verifier:
         self.supernet, self.workload, self.settings = supernet, workload, settings
         self._log = RatioLog(path, {**context, "workload": workload.id, "device": settings.device})
 
-    def measure(self, archs: Sequence[Architecture], *, progress: bool = False) -> list[LatencyRatio]:
-        """Return the latency of each architecture over the dense network's; known ones are not measured again."""
+    def measure(
+        self, archs: Sequence[Architecture], *, share: float = 1.0, progress: bool = False
+    ) -> list[LatencyRatio]:
+        """Return the latency of each architecture over the dense network's; known ones are not measured again.
+
+        Args:
+            archs: the sub-networks.
+            share: of the settings' repeats and seconds, where less will do.
+            progress: show a progress bar.
+        """
+        verify = self.settings.verify
         missing = [arch for arch in dict.fromkeys(archs) if arch.id not in self._log.known]
         if missing:
             measure_ratios(
                 [lambda arch=arch: extract(self.supernet, arch) for arch in missing], self.supernet, self.workload,
-                repeats=self.settings.verify.repeats, threads=self.settings.threads, device=self.settings.device,
-                precision=self.settings.verify.precision, seconds=self.settings.verify.seconds, progress=progress,
+                repeats=max(3, round(share * verify.repeats)), threads=self.settings.threads,
+                device=self.settings.device, precision=verify.precision, seconds=share * verify.seconds,
+                progress=progress,
                 on_result=lambda i, one: self._log.add(missing[i].id, one.to_dict()),
             )  # fmt: skip
         return [LatencyRatio(**self._log.known[arch.id]) for arch in archs]
