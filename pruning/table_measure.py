@@ -2,7 +2,8 @@
 
 Small networks of a few equal blocks (no head) say what levels cost against each other; the whole dense network, half
 of its blocks, and none of them say what all blocks cost together. The parts are scaled so that the table of the dense
-architecture sums to 1; what was scaled by how much is in the table's notes.
+architecture sums to 1; what was scaled by how much is in the table's notes. Before that the levels of a part lose what
+noise explains of their scatter (`level_noise`).
 
 Shapes: d blocks of a small network, L blocks of the dense one.
 """
@@ -22,6 +23,7 @@ from hw_profiles.device import Workload, current_device
 from pruning.latency_check import LatencyRatio
 from pruning.latency_table import LatencyTable
 from pruning.lattice import Lattice
+from pruning.level_noise import shrunk_levels
 from pruning.random_networks import like_layers, small_vocabulary
 from pruning.shape_latency import Shape, Timing, measure_shapes
 
@@ -97,7 +99,11 @@ def _table(
     config: Config, lattice: Lattice, workload: Workload, measured: _Measured, device: str
 ) -> LatencyTable:  # fmt: skip
     """Return the table of these measurements; see the module."""
-    small, d, L = measured.small, measured.depth, config.n_layer
+    small, d, L = (
+        _less_noisy(measured.small, LatencyTable.analytic(config, lattice, workload)),
+        measured.depth,
+        config.n_layer,
+    )
     empty = small["empty",].ratio
     whole = max(1.0 - empty, 1e-6) / d  # of a block, in units of the small network
     attention = _part(small, "attention", lattice.attention, ABSENT, d)
@@ -127,6 +133,18 @@ def _table(
             "by_depth": {str(n): one.ratio for n, one in measured.deep.items()},
         },
     )
+
+
+def _less_noisy(small: Mapping[Any, LatencyRatio], work: LatencyTable) -> dict[Any, LatencyRatio]:
+    """Return the measurements with the levels of each part drawn towards a line through their work."""
+    found = dict(small)
+    for part, costs in (("attention", {ABSENT: 0.0, **work.attention}), ("mlp", {0: 0.0, **work.mlp})):
+        keys = [key for key in small if key[0] == part]
+        missing = np.array([max(costs.values()) - costs[key[1]] for key in keys])
+        ratios, low, high = (np.array([getattr(small[key], name) for key in keys]) for name in ("ratio", "low", "high"))
+        for key, ratio in zip(keys, shrunk_levels(missing, ratios, low, high), strict=True):
+            found[key] = replace(small[key], ratio=float(ratio))
+    return found
 
 
 def _part(small: Mapping[Any, LatencyRatio], part: str, levels: Any, absent: Any, depth: int) -> dict[Any, float]:
