@@ -32,6 +32,9 @@ class RecoverySettings:
         lora: of method "lora"; a mapping of its fields is accepted.
         distillation: how much is learned from the dense network; None is cross-entropy alone; a mapping is accepted.
         teacher_top_k: compare only so many of the dense network's likeliest tokens, and the rest as one; None is all.
+        first_token_weight: of the divergence from the dense network on texts of one token (`first_tokens` of each
+            batch), added to the loss: training sees one first token in each block, and the attention sink of others may
+            be lost with all of the text behind them. 0 is none; without distillation there is none.
         train_embeddings: whether token embedding and head are trained too (method "full"); a small text touches few
             rows of them, and tied ones are also the largest matrix.
         check_every: steps between looks at the held-out text; the last step is looked at too.
@@ -60,6 +63,7 @@ class RecoverySettings:
     lora: LoraSettings = field(default_factory=LoraSettings)
     distillation: Distillation | None = field(default_factory=Distillation)
     teacher_top_k: int | None = None
+    first_token_weight: float = 0.1
     train_embeddings: bool = False
     check_every: int = 25
     patience: int = 4
@@ -77,6 +81,7 @@ class RecoverySettings:
                 object.__setattr__(self, name, kind(**getattr(self, name)))
         least = {"max_steps": 1, "batch_size": 1, "accumulate": 1, "warmup_steps": 0, "check_every": 1, "patience": 0}
         least |= {"check_batch_size": 1, "checkpoint_every": 1, "devices": 1, "weight_decay": 0, "clip_norm": 0}
+        least |= {"first_token_weight": 0}
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise ValueError(f"recovery {name} = {getattr(self, name)}: must be at least {value}")

@@ -18,8 +18,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pruning.distillation_loss import recovery_loss
+from pruning.first_tokens import first_tokens
 from pruning.recovery_data import Blocks
 from pruning.recovery_settings import RecoverySettings
+from supernet.distill import forward_kl
 from supernet.evaluate import evaluate
 from supernet.parallel import average_gradients, is_distributed, mean_over_processes, without_gradient_sync
 from supernet.recipe import decay_groups
@@ -135,14 +137,24 @@ class RecoveryModule(pl.LightningModule):
                 self.gpt(inputs), targets, teacher=self._teacher_logits(inputs),
                 distillation=self.settings.distillation, top_k=self.settings.teacher_top_k,
             )  # fmt: skip
-            self.manual_backward(loss.objective / self.settings.accumulate)
-        self._losses.append(torch.stack([loss.objective.detach(), loss.cross_entropy, loss.divergence]))
+            objective = loss.objective + self._first_tokens(inputs)
+            self.manual_backward(objective / self.settings.accumulate)
+        self._losses.append(torch.stack([objective.detach(), loss.cross_entropy, loss.divergence]))
         self.tokens += targets.numel() * self.trainer.world_size
         if len(self._losses) == self.settings.accumulate:
             self._update()
             self._losses = []
         else:
             self._seconds += time.perf_counter() - self._started_at
+
+    def _first_tokens(self, inputs: Tensor) -> Tensor | float:
+        """Return the weighted mean divergence from the dense network on first tokens of other texts."""
+        weight, texts = self.settings.first_token_weight, first_tokens(inputs)
+        teacher = self._teacher_logits(texts) if weight else None
+        if teacher is None:
+            return 0.0
+        student = self.gpt(texts)[..., : teacher.shape[-1]]
+        return weight * forward_kl(student.flatten(0, -2), teacher[..., : student.shape[-1]].flatten(0, -2)).mean()
 
     def _teacher_logits(self, inputs: Tensor) -> Tensor | None:
         if self._teacher[0] is None or self.settings.distillation is None:

@@ -139,6 +139,22 @@ def test_the_first_step_is_adamw_on_the_mean_gradient_of_its_batches():
         torch.testing.assert_close(found.gpt.get_parameter(name), p, rtol=1e-4, atol=2e-6)
 
 
+def test_the_divergence_on_first_tokens_is_part_of_the_loss(tmp_path):
+    supernet, pruned = pruned_network()
+    text = TRAIN[:2]  # one batch, every step
+    rows = {}
+    for weight in (0.0, 0.5):
+        settings = replace(SETTINGS, max_steps=1, batch_size=2, first_token_weight=weight)
+        recover(pruned, supernet, text, HELD_OUT, settings, folder=tmp_path / str(weight))
+        rows[weight] = read_metrics(tmp_path / str(weight) / "metrics.csv")
+    firsts = text[:, :-1].flatten()[::16, None]
+    with torch.no_grad():
+        p, q = supernet(firsts).log_softmax(-1), pruned.gpt(firsts).log_softmax(-1)
+        expected = (p.exp() * (p - q)).sum(-1).mean().item()
+    losses = {weight: [row["train/loss"] for row in table if "train/loss" in row] for weight, table in rows.items()}
+    assert losses[0.5][0] - losses[0.0][0] == pytest.approx(0.5 * expected, rel=1e-3) and expected > 1e-3
+
+
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_a_killed_recovery_ends_as_the_uninterrupted_one(tmp_path, monkeypatch, method):
     supernet, pruned = pruned_network()
