@@ -226,7 +226,9 @@ class _Run:
                         records.put(key, self._divergence(layer, step, states, target))
                         bar.update()
                 if _rounding(layer) in missing:
-                    records.put(_rounding(layer), self._rounding(layer, variants, records.known, states, target))
+                    records.put(
+                        _rounding(layer), self._added_by_rounding(layer, variants, records.known, states, target)
+                    )
                     bar.update()
                 states = [self.pieces.run(self.pieces.dense_step(layer), x) for x in states]
 
@@ -243,7 +245,7 @@ class _Run:
             return []
         return sorted({round(i) for i in np.linspace(0, self.n_layer - 1, _N_ROUNDING)})
 
-    def _rounding(
+    def _added_by_rounding(
         self, layer: int, variants: Mapping[str, Step | None], known: Mapping[str, float], states: Sequence[Tensor],
         target: DenseTarget,
     ) -> float:  # fmt: skip

@@ -177,17 +177,22 @@ def _slower(factor):
     return measured
 
 
+def _pruned(folder, monkeypatch, *, rounds, top, mode="heterogeneous"):
+    """Return what becomes of a budget of -30 % on a machine that takes `_ms`."""
+    verify = VerifySettings(n_networks=8, repeats=3, final_repeats=5, rounds=rounds, top=top, seconds=0)
+    settings = PruneSettings(mode=mode, search=QUICK["search"], verify=verify)
+    with FakeMachine(_ms).installed(monkeypatch):
+        return prune_to_budget(
+            loaded(), {"latency": "-30%"}, TEXT, workload=Workload(1, 16), settings=settings, folder=folder
+        )
+
+
 @pytest.mark.parametrize("mode", ["heterogeneous", "uniform"])
 def test_what_the_latency_model_is_wrong_by_is_measured_before_the_search(mode, tmp_path, monkeypatch):
     """Whole pruned networks take 6 % longer than their parts say; one round is enough all the same."""
 
     monkeypatch.setattr(verification, "measure_ratios", _slower(lambda call: 1.06))
-    verify = VerifySettings(n_networks=8, repeats=3, final_repeats=5, rounds=1, top=1, seconds=0)
-    with FakeMachine(_ms).installed(monkeypatch):
-        result = prune_to_budget(
-            loaded(), {"latency": "-30%"}, TEXT, workload=Workload(1, 16),
-            settings=PruneSettings(mode=mode, search=QUICK["search"], verify=verify), folder=tmp_path,
-        )  # fmt: skip
+    result = _pruned(tmp_path, monkeypatch, mode=mode, rounds=1, top=1)
     assert result.met
     assert result.measured.ratio <= 0.7
     assert result.predicted <= 0.7 / 1.05
@@ -196,12 +201,7 @@ def test_what_the_latency_model_is_wrong_by_is_measured_before_the_search(mode, 
 def test_a_candidate_that_misses_by_little_is_replaced_without_another_search(tmp_path, monkeypatch):
     """What is searched for takes 1 % longer than the plans that were measured before; three rounds, one search."""
     monkeypatch.setattr(verification, "measure_ratios", _slower(lambda call: 1.0 if call == 0 else 1.01))
-    verify = VerifySettings(n_networks=8, repeats=3, final_repeats=5, rounds=3, top=1, seconds=0)
-    with FakeMachine(_ms).installed(monkeypatch):
-        result = prune_to_budget(
-            loaded(), {"latency": "-30%"}, TEXT, workload=Workload(1, 16),
-            settings=PruneSettings(mode="heterogeneous", search=QUICK["search"], verify=verify), folder=tmp_path,
-        )  # fmt: skip
+    result = _pruned(tmp_path, monkeypatch, rounds=3, top=1)
     first = next(tried for tried in result.tried if tried.measured is not None)
     assert first.round == 1 and first.measured.ratio > 0.7
     assert result.met and 0.95 * 0.7 <= result.measured.ratio <= 0.7
@@ -211,12 +211,7 @@ def test_a_candidate_that_misses_by_little_is_replaced_without_another_search(tm
 def test_a_candidate_that_misses_the_budget_when_measured_again_is_not_solved(tmp_path, monkeypatch):
     """The best candidate takes a fifth longer the second time; the next one is taken, and it alone is made."""
     monkeypatch.setattr(verification, "measure_ratios", _slower(lambda call: 1.2 if call == 2 else 1.0))
-    verify = VerifySettings(n_networks=8, repeats=3, final_repeats=5, rounds=1, top=3, seconds=0)
-    with FakeMachine(_ms).installed(monkeypatch):
-        result = prune_to_budget(
-            loaded(), {"latency": "-30%"}, TEXT, workload=Workload(1, 16),
-            settings=PruneSettings(mode="heterogeneous", search=QUICK["search"], verify=verify), folder=tmp_path,
-        )  # fmt: skip
+    result = _pruned(tmp_path, monkeypatch, rounds=1, top=3)
     kept = sorted((t.loss, t.arch.id) for t in result.tried if t.measured is not None and t.measured.ratio <= 0.7)
     assert len(kept) > 1 and result.final.selection.id == kept[1][1]
     assert len(result.notes) == 1 and kept[0][1] in result.notes[0]
