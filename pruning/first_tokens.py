@@ -20,12 +20,12 @@ from torch import Tensor
 from pruning.collection import collect_moments
 from pruning.moments import InputMoments, Moments
 
-_ONE_OF = 16  # tokens of the calibration text
+_ONE_OF = 16  # tokens of a calibration block
 
 
 def first_tokens(ids: Tensor) -> Tensor:
-    """Return every 16th token of calibration blocks (n, T) as a text of its own, (m, 1)."""
-    return ids.flatten()[::_ONE_OF, None]
+    """Return every 16th token of each calibration block (n, T) as a text of its own, (m, 1)."""
+    return ids[:, ::_ONE_OF].reshape(-1, 1)  # of each, so that two halves of a batch have those of the whole
 
 
 def with_first_tokens(

@@ -12,11 +12,11 @@ from pruning.structure import PARTS
 from supernet.litgpt_config import whole_architecture
 
 
-def test_first_tokens_are_every_sixteenth_token_of_the_text():
+def test_first_tokens_are_every_sixteenth_token_of_each_block():
     ids = torch.arange(6 * 16).view(6, 16)
     assert first_tokens(ids).tolist() == [[0], [16], [32], [48], [64], [80]]
-    assert first_tokens(ids.view(3, 32)[:, :31]).tolist() == [[0], [16], [33], [49], [66], [82]]
-    assert first_tokens(torch.tensor([[7, 8]])).tolist() == [[7]]
+    assert first_tokens(ids.view(3, 32)[:, :31]).tolist() == [[0], [16], [32], [48], [64], [80]]
+    assert first_tokens(torch.tensor([[7, 8], [5, 6]])).tolist() == [[7], [5]]
 
 
 @pytest.mark.parametrize("family", ["llama-gqa6", "pythia"])
