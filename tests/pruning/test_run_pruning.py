@@ -69,6 +69,10 @@ def test_gates_say_pass_miss_and_not_measured():
     ]
     (gate,) = recovery_gates(recovered, "a")
     assert gate.what.endswith("flap") and gate.passed and gate.found == pytest.approx(math.exp(-0.1))
+    with_our_table = [*recovered, {"method": "parameter-choice", "losses": {"a": [3.02]}}]
+    first, second = recovery_gates(with_our_table, "a")
+    assert first.found == pytest.approx(math.exp(-0.02)) and not first.passed
+    assert "flap" in second.what and second.found == gate.found and second.passed
 
 
 def test_a_record_is_made_once_and_a_folder_belongs_to_its_settings(tmp_path):
