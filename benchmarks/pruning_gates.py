@@ -146,5 +146,7 @@ def recovery_gates(records: Sequence[Record], text: str) -> list[Gate]:
     peers = [name for name in baselines if name != OUR_TABLE]
     if best == OUR_TABLE and peers:
         peer = min(peers, key=lambda name: float(own[name].mean()))
-        found.append((f"after recovery: ours / {peer}, the best without our quality table", *ratio(own[OURS], own[peer])))
+        found.append(
+            (f"after recovery: ours / {peer}, the best without our quality table", *ratio(own[OURS], own[peer]))
+        )
     return [Gate(what, limit, middle, stderr, middle <= AFTER_RECOVERY) for what, middle, stderr in found]
