@@ -32,6 +32,7 @@ _LEAST_MS = 5.0  # a sample on a CPU lasts at least this long: shorter calls are
 _WARM_BELOW_MS = 100.0  # before shorter calls one goes untimed, to refill the caches that the other network evicted
 _MOST_CALLS = 64
 _LOCKSTEP_FROM_MS = 100.0  # where all calls take as long: what a call finds in the cache matters little then
+_SURE = 0.995  # level of the interval that ends the sampling at a limit: looked at after every pair
 _LONG_MS = 300.0  # one call as long as this is warm-up enough
 
 
@@ -71,6 +72,7 @@ def measure_ratios(
     device: str = "cpu",
     progress: bool = False,
     precision: float = 0.0,
+    limit: float = 0.0,
     least: int = 5,
     seconds: float = 0.0,
     at_once: int = 4,
@@ -89,7 +91,8 @@ def measure_ratios(
         device: "cpu", "cuda", "cuda:1".
         progress: show a progress bar.
         precision: stop earlier (after `least` pairs) when the median is known to this relative half width; 0: never.
-        least: pairs before a precision ends the sampling.
+        limit: stop earlier (after `least` pairs) when it is sure on which side of this ratio the median is; 0: never.
+        least: pairs before a precision or a limit ends the sampling.
         seconds: what is not known precisely after `repeats` is sampled until so long has passed for each network: short
             calls, whose pairs scatter the most, get many more.
         at_once: networks in memory, besides the dense model; they are measured in turn with each other too.
@@ -111,7 +114,7 @@ def measure_ratios(
         for start in range(0, len(networks), at_once):
             timed = [_Timed.of(network, workload, meter, warmup) for network in networks[start : start + at_once]]
             assert reference is not None
-            until = _Until(repeats, precision, least, seconds * len(timed))
+            until = _Until(repeats, precision, limit, least, seconds * len(timed))
             for found in _in_turn(timed, reference, until):
                 results.append(found)
                 if on_result is not None:
@@ -203,6 +206,7 @@ class _Until(NamedTuple):
 
     repeats: int
     precision: float
+    limit: float
     least: int
     seconds: float
 
@@ -215,7 +219,7 @@ def _in_turn(timed: Sequence[_Timed], dense: _Timed, until: _Until) -> list[Late
     pairs_of = _blocks_in_turn if long else _calls_in_turn
     start = time.monotonic()
     for turn in count():
-        open_ones = [i for i in range(len(timed)) if not _is_precise(own[i], beside[i], until)]
+        open_ones = [i for i in range(len(timed)) if not _is_known(own[i], beside[i], until)]
         if not open_ones or (turn >= until.repeats and time.monotonic() - start >= until.seconds):
             break
         pairs = pairs_of([timed[i] for i in open_ones], dense, backwards=turn % 2 == 1)
@@ -243,12 +247,17 @@ def _blocks_in_turn(timed: Sequence[_Timed], dense: _Timed, *, backwards: bool) 
     return [(own, ms[0]) for own in ms[1:]]
 
 
-def _is_precise(own: Sequence[float], beside: Sequence[float], until: _Until) -> bool:
-    """Return whether the median's half width, 1.57 IQR / sqrt(n) (McGill et al. 1978), is small enough."""
-    if until.precision <= 0 or len(own) < max(until.least, 2):
+def _is_known(own: Sequence[float], beside: Sequence[float], until: _Until) -> bool:
+    """Return whether the median ratio is known precisely enough, or on which side of the limit it is."""
+    if len(own) < max(until.least, 2):
         return False
-    low, middle, high = np.percentile(np.divide(own, beside), (25, 50, 75))
-    return bool(1.57 * (high - low) / math.sqrt(len(own)) <= until.precision * middle)
+    ratios = np.divide(own, beside)
+    if until.limit > 0:
+        low, high = median_interval(ratios, level=_SURE)
+        if high <= until.limit or low > until.limit:
+            return True
+    low, middle, high = np.percentile(ratios, (25, 50, 75))  # half width: 1.57 IQR / sqrt(n) (McGill et al. 1978)
+    return bool(until.precision > 0 and 1.57 * (high - low) / math.sqrt(len(own)) <= until.precision * middle)
 
 
 def _result(own: np.ndarray, beside: np.ndarray) -> LatencyRatio:

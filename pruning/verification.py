@@ -115,11 +115,24 @@ def measure_alone(
     settings: PruneSettings,
     *,
     repeats: int,
+    least: int | None = None,
+    limit: float = 0.0,
     progress: bool = False,
 ) -> LatencyRatio:
-    """Measure one finished network in turn with the dense one."""
+    """Measure one finished network in turn with the dense one.
+
+    Args:
+        gpt: the network.
+        dense: the dense network.
+        workload: the input.
+        settings: device, threads, precision and seconds.
+        repeats: pairs of samples.
+        least: so few will do where they tell enough (see `measure_ratios`); None is `repeats`.
+        limit: a ratio whose side is to be told; 0: none.
+        progress: show a progress bar.
+    """
     (found,) = measure_ratios(
         [gpt], dense, workload, repeats=repeats, threads=settings.threads, device=settings.device, progress=progress,
-        precision=settings.verify.precision, least=repeats, seconds=settings.verify.seconds,
+        precision=settings.verify.precision, least=least or repeats, limit=limit, seconds=settings.verify.seconds,
     )  # fmt: skip
     return found
