@@ -16,7 +16,7 @@ from supernet.architecture import Architecture
 
 _PRIOR_STD = 0.5
 _RELATIVE_NOISE = 0.25  # of a change of the loss: what is not linear in the damages
-_DRAWN, _LEAST = 1.0, 0.05
+_LEAST = 0.05
 _MOST = 400  # networks that count, the latest
 
 
@@ -59,10 +59,15 @@ class DamageModel:
     def _felt(self, damage: float) -> float:
         return self._unit * max(damage, 0.0) ** self.power if self.power != 1 else damage
 
-    def draw(self, reference: Architecture) -> np.ndarray:
-        """Return weights of the features, (3, L), from what is known of changes against a reference network."""
+    def draw(self, reference: Architecture, *, spread: float = 1.0) -> np.ndarray:
+        """Return weights of the features, (3, L), from what is known of changes against a reference network.
+
+        Args:
+            reference: the network.
+            spread: of the draw, times the posterior's; 0 is its mean.
+        """
         mean, factor = self._posterior(reference)
-        drawn = mean + _DRAWN * factor @ self._rng.standard_normal(len(mean))
+        drawn = mean + spread * factor @ self._rng.standard_normal(len(mean))
         return np.maximum(drawn, _LEAST).reshape(3, -1)  # nothing is thought to get better by pruning
 
     def _posterior(self, reference: Architecture) -> tuple[np.ndarray, np.ndarray]:

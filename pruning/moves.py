@@ -9,7 +9,7 @@ Uniform: another shape of all blocks, another width, another set of kept blocks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, product
 
 import numpy as np
@@ -22,9 +22,13 @@ from pruning.uniform_search import uniform
 from supernet.architecture import Architecture
 
 _BINS = 2000  # of the programme
-_BATCH = 32  # networks whose costs are predicted at once
+_BATCH = 128  # networks whose costs are predicted at once
 _REACH = 3  # levels up or down at a time
-_SLACK = 0.02  # of the additive costs, which the predicted ones differ from
+_SLACK = 0.005  # of the additive costs, where the predicted ones are not sums over blocks
+_SHARES = (1.0, 0.99, 0.98)  # of the additive limits that a plan is made for, until its predicted costs keep them
+_LEAST_SAVED = 0.05  # of the costs: less does not tell how predicted costs go with additive ones
+_ROUNDING = 1e-9
+_MOST = 20_000  # moves whose costs are predicted
 
 
 @dataclass(frozen=True)
@@ -73,15 +77,17 @@ class HeterogeneousMoves:
         """Return the n moves of the least predicted loss that keep the limits and are not known, the best first."""
         own = dict.fromkeys(self.dense.layers, GONE) | _shapes(arch)
         changes = self._changes(own, model, weights)
-        spent = np.array([limit.predict([arch])[0] for limit in self.limits])
-        room = np.array([limit.limit for limit in self.limits]) - spent + _SLACK * spent
+        scale, room = self._room(arch, own)
         found: list[Architecture] = []
-        fresh = (new for new in self._networks(arch, own, changes, room) if new not in known)
+        moves = self._networks(arch, own, replace(changes, cost=changes.cost * scale[:, None]), room)
+        fresh = (new for new in islice(moves, _MOST) if new not in known)
         while len(found) < n and (some := list(islice(fresh, _BATCH))):
             found += [new for new, ok in zip(some, all_hold(self.limits, some), strict=True) if ok]
         return list(dict.fromkeys(found))[:n]
 
-    def planned(self, model: DamageModel, weights: np.ndarray, *, known: set[Architecture]) -> list[Architecture]:
+    def planned(
+        self, arch: Architecture, model: DamageModel, weights: np.ndarray, *, known: set[Architecture]
+    ) -> list[Architecture]:
         """Return the dynamic programme's network for these weights, where it keeps the limits and is not known.
 
         Many blocks may differ from those of where a search stands: a way out where no exchange helps.
@@ -91,11 +97,34 @@ class HeterogeneousMoves:
             self._features = np.array(rows).transpose(2, 0, 1)
         damage = (self._features * weights[:, :, None]).sum(0)
         problem = Problem(self.dense, self.shapes, damage, tuple(self._costs), tuple(self._fixed))
-        for share in (1.0, 1 - _SLACK):  # the predicted cost may be above the additive one
-            plan = plan_within(problem, [limit.limit * share for limit in self.limits], n_bins=_BINS)
+        own = dict.fromkeys(self.dense.layers, GONE) | _shapes(arch)
+        scale, room = self._room(arch, own)
+        limits = self._additive(own) + room / scale
+        for share in _SHARES:
+            plan = plan_within(problem, list(limits * share), n_bins=_BINS)
             if plan is not None and all_hold(self.limits, [plan.arch])[0]:
                 return [] if plan.arch in known else [plan.arch]
         return []
+
+    def _additive(self, own: dict[int, Shape]) -> np.ndarray:
+        """Return the additive costs of a network's blocks, (costs,)."""
+        sums = [sum(table[i, self._index_of(shape)] for i, shape in own.items()) for table in self._costs]
+        return np.array(sums) + np.array(self._fixed)
+
+    def _room(self, arch: Architecture, own: dict[int, Shape]) -> tuple[np.ndarray, np.ndarray]:
+        """Return what a change of additive costs does to the predicted ones, and what is left of these, (costs,) each.
+
+        Where costs are sums over blocks, both are the same and every move that fits keeps the limits. Else the change
+        from the whole network to this one tells, and moves may be a little over it.
+        """
+        spent = np.array([limit.predict([arch])[0] for limit in self.limits])
+        room = np.array([limit.limit for limit in self.limits]) - spent
+        saved = np.array([limit.predict([self.dense])[0] for limit in self.limits]) - spent
+        additive = np.array([limit.of_blocks([self.dense])[0] for limit in self.limits]) - self._additive(own)
+        exact = np.array([limit.additive is None for limit in self.limits])
+        known = ~exact & (np.minimum(saved, additive) > _LEAST_SAVED * spent)
+        scale = np.where(known, saved / np.where(known, additive, 1.0), 1.0)
+        return scale, room + np.where(exact, _ROUNDING * spent, _SLACK * spent)
 
     def _networks(
         self, arch: Architecture, own: dict[int, Shape], changes: Changes, room: np.ndarray
@@ -144,9 +173,7 @@ class HeterogeneousMoves:
         fits &= changes.layer[up][:, None] != changes.layer[down][None]
         value = np.where(fits, changes.damage[up][:, None] + changes.damage[down][None], np.inf)
         values = np.concatenate([np.where(single, changes.damage, np.inf), value.ravel()])
-        top = min(len(values), 2000)
-        first = np.argpartition(values, top - 1)[:top]
-        for place in first[np.argsort(values[first], kind="stable")]:
+        for place in np.argsort(values, kind="stable"):
             if not np.isfinite(values[place]):
                 return
             yield (int(place),) if place < n else (
@@ -180,7 +207,9 @@ class UniformMoves:
         order = [i for i in np.argsort(value, kind="stable") if held[i]]
         return [moves[i] for i in order[:n]]
 
-    def planned(self, model: DamageModel, weights: np.ndarray, *, known: set[Architecture]) -> list[Architecture]:
+    def planned(
+        self, arch: Architecture, model: DamageModel, weights: np.ndarray, *, known: set[Architecture]
+    ) -> list[Architecture]:
         """Return nothing: there is no programme of uniform networks."""
         return []
 

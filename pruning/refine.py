@@ -27,6 +27,7 @@ from supernet.architecture import Architecture
 _LEAST_GAIN = 1e-4  # relative: less is rounding
 _POWER, _ATTENTION = 1.35, 1.5  # of the table's damages: among the best that plans were made with, on SmolLM2
 _AT_ONCE = 4  # moves of one draw of the model
+_SPREAD = (0.1, 2.0)  # of the draws after a better network, and what it grows by, up to 1, with each that finds none
 
 
 class Loss(Protocol):
@@ -141,21 +142,21 @@ class _Run:
 
     def search(self, start: Architecture, n_evaluations: int, deadline: float, bar: tqdm) -> str:
         """Search from a start, and return why it ended."""
-        current, stalled = start, False
+        current, stalled, spread = start, False, _SPREAD[0]
         while True:
-            weights, known = self.model.draw(current), set(self.losses)
-            moves = self.moves.planned(self.model, weights, known=known) if stalled else []
+            weights, known = self.model.draw(current, spread=spread), set(self.losses)
+            moves = self.moves.planned(current, self.model, weights, known=known) if stalled else []
             moves += self.moves.best(current, self.model, weights, n=_AT_ONCE, known=known | set(moves))
             if not moves:
                 return "no moves left"
-            stalled = True
+            stalled, spread = True, min(spread * _SPREAD[1], 1.0)
             for move in moves:
                 if self.n >= n_evaluations:
                     return "evaluations"
                 if time.monotonic() >= deadline:
                     return "seconds"
                 if self.visit(move, bar) < self.losses[current] * (1 - _LEAST_GAIN):
-                    current, stalled = move, False
+                    current, stalled, spread = move, False, _SPREAD[0]
                     break
 
 

@@ -102,6 +102,22 @@ def test_moves_change_one_block_or_two_and_keep_all_limits():
     assert moves.best(start, model, np.ones((3, 4)), n=3, known={start, *found[:2]})[0] == found[2]
 
 
+def test_there_are_moves_for_a_network_that_uses_all_of_a_limit():
+    config = build_supernet("llama-gqa6", n_layer=12).config
+    lattice = replace(LATTICE, neurons=tuple(range(4, 49, 4)))
+    dense, quality = largest_arch(config), made_up_quality(config, lattice)
+    start = uniform(dense, (3, 1, 24), [])
+    limit = replace(LIMIT, predict=parameter_limit(config, 1).predict)
+    limit = replace(limit, limit=float(limit.predict([start])[0]))
+    blocks = CostLimit("with more than its blocks", lambda archs: 0.2 + 0.8 * limit.predict(archs), 0, limit.predict)
+    for tight in (limit, replace(blocks, limit=float(blocks.predict([start])[0]))):
+        moves, model = HeterogeneousMoves(dense, lattice, [tight]), DamageModel(quality, rng=np.random.default_rng(0))
+        found = moves.best(start, model, np.ones((3, 12)), n=4, known={start})
+        assert len(found) == 4 and tight.holds(found).all()
+        (planned,) = moves.planned(start, model, np.ones((3, 12)), known={start})
+        assert tight.holds([planned])[0] and tight.predict([planned])[0] > 0.97 * tight.limit
+
+
 def test_uniform_moves_try_other_widths_shapes_and_blocks():
     moves, model = UniformMoves(DENSE, LATTICE, [LIMIT]), DamageModel(QUALITY, rng=np.random.default_rng(0))
     start = uniform(DENSE, (3, 1, 24), [2])
