@@ -59,7 +59,7 @@ class StudySettings:
         n_score_tokens: of each text, from its start.
         seq_len: tokens of a block, of calibration and scores.
         n_calibration_blocks: blocks for moments.
-        n_search_blocks: blocks for the search: half for the quality table, half to compare candidates on.
+        n_search_blocks: blocks for the search: a third for the quality table, the rest to compare candidates on.
         mode: of ours, "heterogeneous" or "uniform".
         effort: of ours, "full" or "smoke".
         n_draws: calibration draws.
@@ -80,7 +80,7 @@ class StudySettings:
     n_score_tokens: int = 16384
     seq_len: int = 512
     n_calibration_blocks: int = 64
-    n_search_blocks: int = 8
+    n_search_blocks: int = 12
     mode: Mode = "heterogeneous"
     effort: str = "full"
     n_draws: int = 3

@@ -95,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=int, default=None, help="questions of each zero-shot task (200)")
     parser.add_argument("--evaluations", type=int, default=None, help="of the supernet's search (100)")
     parser.add_argument(
-        "--search-blocks", type=int, default=None, help="blocks for the quality table and to compare candidates on (8)"
+        "--search-blocks", type=int, default=None, help="blocks for the quality table and to compare candidates on (12)"
     )
     parser.add_argument(
         "--search-precision",

@@ -27,7 +27,7 @@ from supernet.architecture import Architecture
 _LEAST_GAIN = 1e-4  # relative: less is rounding
 _POWER, _ATTENTION = 1.35, 1.5  # of the table's damages: among the best that plans were made with, on SmolLM2
 _AT_ONCE = 4  # moves of one draw of the model
-_SPREAD = (0.1, 2.0)  # of the draws after a better network, and what it grows by, up to 1, with each that finds none
+_SPREAD = (0.1, 1.3)  # of the draws after a better network, and what it grows by, up to 1, with each that finds none
 
 
 class Loss(Protocol):

@@ -23,7 +23,7 @@ class SearchSettings:
         seconds: at the most, for each round.
     """
 
-    n_evaluations: int = 60
+    n_evaluations: int = 40
     seconds: float = 300.0
 
     def __post_init__(self) -> None:

@@ -33,7 +33,7 @@ class CalibrationSettings:
         held_out: text on which perplexity is reported; None is a part of `text` that nothing else uses.
         seq_len: T, tokens of a block; at the most the network's context less one is taken.
         n_blocks: blocks for moments (importance and least squares).
-        n_search_blocks: blocks for the search: half for the quality table, half to compare candidates on.
+        n_search_blocks: blocks for the search: a third for the quality table, the rest to compare candidates on.
         n_held_out_blocks: blocks that perplexity is reported on.
         seed: of the draw.
         cache_dir: where token ids are kept; None is the user's cache.
@@ -46,7 +46,7 @@ class CalibrationSettings:
     held_out: Source | None = None
     seq_len: int = 512
     n_blocks: int = 64
-    n_search_blocks: int = 8
+    n_search_blocks: int = 12
     n_held_out_blocks: int = 32
     seed: int = 0
     cache_dir: str | Path | None = None
@@ -75,8 +75,8 @@ class Texts:
 
     @property
     def for_table(self) -> Tensor:
-        """Inputs of the search text's first half, for the quality table, (., T)."""
-        return self.search[: max(1, len(self.search) // 2), :-1]
+        """Inputs of the search text's first third, for the quality table, (., T)."""
+        return self.search[: max(1, len(self.search) // 3), :-1]
 
     @property
     def for_ranking(self) -> Tensor:
