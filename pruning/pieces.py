@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from contextlib import suppress
+from copy import deepcopy
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -59,6 +60,7 @@ class Pieces:
         self.place = next(supernet.parameters()).device
         self._rope = self._rope_of(seq_len)
         self._frames: dict[tuple[int, bool], litgpt.GPT] = {}
+        self._outputs: dict[tuple[int, bool, torch.dtype], nn.Module] = {}
         self._blocks: OrderedDict[Step, nn.Module] = OrderedDict()
 
     def start(self, arch: Architecture, ids: Tensor) -> Tensor:
@@ -97,10 +99,20 @@ class Pieces:
 
     def head(self, arch: Architecture, states: Tensor) -> Tensor:
         """Return the logits, float32 (..., V), of the residual stream after the last block."""
-        frame = self.frame(arch)
-        logits = frame.lm_head(frame.transformer.ln_f(states)).float()
+        logits = self._output(arch)(self.frame(arch).transformer.ln_f(states)).float()
         cap = self.config.final_logit_softcapping
         return logits if cap is None else litgpt.model.do_softcapping(logits, cap)
+
+    def _output(self, arch: Architecture) -> nn.Module:
+        """Return the output layer; under autocast a rounded copy, as autocast itself would round it in every call."""
+        own = self.frame(arch).lm_head
+        if not torch.is_autocast_enabled(self.place.type):
+            return own
+        dtype = torch.get_autocast_dtype(self.place.type)
+        key = (arch.n_embd, arch.bias, dtype)
+        if key not in self._outputs:
+            self._outputs[key] = deepcopy(own).to(dtype)
+        return self._outputs[key]
 
     def frame(self, arch: Architecture) -> litgpt.GPT:
         """Return a network of `arch`'s width without blocks, on views of the supernet's weights.

@@ -142,3 +142,16 @@ def test_autocast_rounds_no_sums_of_the_divergence():
         plain = target._divergences(0, 0, logits)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             torch.testing.assert_close(target._divergences(0, 0, logits), plain)
+
+
+def test_the_head_under_autocast_is_rounded_once_and_gives_what_autocast_gives():
+    database, blocks = ordered_database()
+    pieces = Pieces(database.supernet, database, seq_len=blocks.shape[1])
+    frame = pieces.frame(pieces.dense)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        states = pieces.start(pieces.dense, blocks)
+        expected = frame.lm_head(frame.transformer.ln_f(states)).float()
+        assert torch.equal(pieces.head(pieces.dense, states), expected)
+        assert pieces._output(pieces.dense) is pieces._output(pieces.dense)
+    with torch.no_grad():  # and without it nothing is rounded
+        assert torch.equal(pieces.head(pieces.dense, states), frame.lm_head(frame.transformer.ln_f(states)))
