@@ -140,7 +140,7 @@ def _export_hf(
             write_hf_model(new, gpt, layout, tokenizer)
         origin.copy_to(new, tokenizer)
         model = load_hf(new, model_class, layout.class_name, attention)
-        difference = logit_difference(gpt, lambda idx: model(idx).logits)
+        difference = logit_difference(gpt, model)
         cache_difference = check_hf_cache(model, block_size=gpt.config.block_size)
         n_params = _stored_parameters(new / "model.safetensors", gpt, model)
         call = f"AutoModelForCausalLM.from_pretrained({', '.join(options)})"

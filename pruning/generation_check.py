@@ -11,9 +11,10 @@ import litgpt
 import torch
 from torch import Tensor
 
-from supernet.export import TOLERANCE
+from supernet.export import largest_difference
 
 PROMPT, NEW = 12, 12  # tokens of the check
+_WHAT = "generation with a KV cache and without one give logits that differ"
 
 
 @torch.inference_mode()
@@ -25,17 +26,20 @@ def check_hf_cache(model: Any, *, block_size: int) -> float:
         block_size: tokens it takes at the most.
 
     Raises:
-        ValueError: it is above `TOLERANCE`, relative to the largest logit where that is above 1.
+        ValueError: as in `supernet.export.largest_difference`.
     """
     prompt, new = _lengths(block_size)
     idx = _prompt(model.config.vocab_size, prompt)
     settings: dict[str, Any] = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False, "use_cache": True}
-    done = model.generate(
-        idx, attention_mask=torch.ones_like(idx), pad_token_id=0, output_logits=True, return_dict_in_generate=True,
-        **settings,
-    )  # fmt: skip
-    whole = model(done.sequences, use_cache=False).logits[0, prompt - 1 : -1]  # (new, V)
-    return _checked(torch.cat(done.logits), whole)
+
+    def logits(model: Any) -> tuple[Tensor, Tensor]:
+        done = model.generate(
+            idx, attention_mask=torch.ones_like(idx), pad_token_id=0, output_logits=True, return_dict_in_generate=True,
+            **settings,
+        )  # fmt: skip
+        return torch.cat(done.logits), model(done.sequences, use_cache=False).logits[0, prompt - 1 : -1]  # (new, V)
+
+    return largest_difference(logits, model, what=_WHAT)
 
 
 @torch.inference_mode()
@@ -50,13 +54,19 @@ def check_litgpt_cache(gpt: litgpt.GPT) -> float:
     """
     n_tokens = sum(_lengths(gpt.max_seq_length))
     idx = _prompt(gpt.config.padded_vocab_size or 0, n_tokens)
-    whole = gpt(idx)[0]  # (T, V)
-    gpt.set_kv_cache(batch_size=1, max_seq_length=n_tokens, dtype=torch.float32)
-    try:
-        steps = [gpt(idx[:, i : i + 1], input_pos=torch.tensor([i]), input_pos_maxp1=i + 1)[0] for i in range(n_tokens)]
-    finally:
-        gpt.clear_kv_cache()
-    return _checked(torch.cat(steps), whole)
+
+    def logits(gpt: Any) -> tuple[Tensor, Tensor]:
+        whole = gpt(idx)[0]  # (T, V)
+        gpt.set_kv_cache(batch_size=1, max_seq_length=n_tokens, dtype=gpt.lm_head.weight.dtype)
+        try:
+            steps = [
+                gpt(idx[:, i : i + 1], input_pos=torch.tensor([i]), input_pos_maxp1=i + 1)[0] for i in range(n_tokens)
+            ]
+        finally:
+            gpt.clear_kv_cache()
+        return torch.cat(steps), whole
+
+    return largest_difference(logits, gpt, what=_WHAT)
 
 
 def _lengths(block_size: int) -> tuple[int, int]:
@@ -65,13 +75,3 @@ def _lengths(block_size: int) -> tuple[int, int]:
 
 def _prompt(vocab_size: int, length: int) -> Tensor:
     return torch.randint(vocab_size, (1, length), generator=torch.Generator().manual_seed(1))
-
-
-def _checked(found: Tensor, expected: Tensor) -> float:
-    difference = (found - expected).abs().max().item()
-    if not difference <= TOLERANCE * max(1.0, expected.abs().max().item()):
-        raise ValueError(
-            f"generation with a KV cache gives logits that differ by {difference:.3g} from those without one; "
-            "nothing was exported"
-        )
-    return difference
