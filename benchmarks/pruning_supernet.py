@@ -57,7 +57,8 @@ def _comparison(study: Study, training: RecoverySettings, n_evaluations: int, go
     predict = latency_predictor(study, goal)
     found = search_route(
         ordered.supernet, space, held_out, predict, run_dir=folder / "search", n_evaluations=n_evaluations,
-        expendable=expendable, batch_size=study.settings.batch_size, progress=study.progress,
+        expendable=expendable, batch_size=study.settings.batch_size, precision=study.search_precision,
+        progress=study.progress,
     )  # fmt: skip
     tokens = training.n_tokens(study.settings.seq_len)
     path = study.folder / "recovery" / OURS / f"learning-rate-{rate:g}" / "network"
