@@ -41,7 +41,10 @@ _MAY_CHANGE = (
     "precision",
     "search_precision",
 )  # without a change of what is kept already
-_OF_DRAW = ("texts.safetensors", "held_out.json", "moments.safetensors", "overlays", "quality.jsonl", "losses.jsonl")
+_OF_DRAW = (
+    "texts.safetensors", "held_out.json", "moments.safetensors", "overlays", "quality.jsonl", "quick_losses.jsonl",
+    "further_losses.jsonl",
+)  # fmt: skip
 _NOT_REPORTED = ("latency", "ours")
 _FAR = 0.08  # from the target: a network whose ratio need not be known well
 SHARED = Path(__file__).parents[1].parent / "shared"

@@ -22,6 +22,7 @@ from pruning.depth_search import influence_drop, iterative_drop
 from pruning.lattice import Lattice
 from pruning.programme import Plan, Problem, build_problem, plan_within, trade_off
 from pruning.quality_table import QualityTable
+from pruning.raced_loss import RacedLoss
 from pruning.true_loss import CalibrationLoss, halving
 from pruning.uniform_search import uniform_networks
 from supernet.architecture import Architecture
@@ -100,7 +101,7 @@ def propose(
 
 
 def rank(
-    loss: CalibrationLoss,
+    loss: CalibrationLoss | RacedLoss,
     candidates: Sequence[Candidate],
     *,
     keep: int = 6,
@@ -116,7 +117,7 @@ def rank(
         first: the loss on less text, to rank by first; only the better half (of each kind) is compared on all of it.
         progress: show progress bars.
     """
-    losses = [loss] if first is None else [first, loss]
+    losses: list[CalibrationLoss | RacedLoss] = [loss] if first is None else [first, loss]
     ranked: dict[str, list[Candidate]] = {}
     for kind in dict.fromkeys(candidate.kind for candidate in candidates):
         own = {candidate.arch: candidate for candidate in candidates if candidate.kind == kind}
@@ -129,7 +130,7 @@ def rank(
 
 
 def quick_candidate(
-    loss: CalibrationLoss,
+    loss: CalibrationLoss | RacedLoss,
     first: CalibrationLoss,
     quality: QualityTable,
     lattice: Lattice,

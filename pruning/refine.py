@@ -9,7 +9,7 @@ gives one search; what a killed run evaluated is found again in the loss's file,
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -28,6 +28,9 @@ _LEAST_GAIN = 1e-4  # relative: less is rounding
 _POWER, _ATTENTION = 1.35, 1.5  # of the table's damages: among the best that plans were made with, on SmolLM2
 _AT_ONCE = 4  # moves of one draw of the model
 _SPREAD = (0.1, 1.3)  # of the draws after a better network, and what it grows by, up to 1, with each that finds none
+
+
+Race = Callable[[Architecture, Architecture], tuple[float, bool]]
 
 
 class Loss(Protocol):
@@ -49,10 +52,10 @@ class Refined:
         arch: the best network.
         loss: its loss.
         start: the loss of the best start.
-        n_evaluations: networks asked for, whether known before or not.
+        n_evaluations: networks asked for, whether known before or not, and whether on all of the text or not.
         history: (evaluations, architecture id, loss) at each improvement.
         ended: why: "evaluations", "seconds" or "no moves left".
-        visited: the networks, in the order of evaluation.
+        visited: the networks whose loss is known, in the order of evaluation.
     """
 
     arch: Architecture
@@ -76,6 +79,7 @@ def refine(
     seconds: float = float("inf"),
     seed: int = 0,
     known: Mapping[Architecture, float] | None = None,
+    race: Race | None = None,
     progress: bool = False,
 ) -> Refined:
     """Search around each start in turn, with equal shares of the evaluations and seconds.
@@ -91,6 +95,8 @@ def refine(
         seconds: wall-clock limit; a search that it ends cannot be repeated exactly.
         seed: of the draws.
         known: losses of networks that were evaluated before: they correct the table from the start.
+        race: the loss of a move against that of where the search stands: (loss, True), or an estimate above it and
+            False as soon as it is clear (`RacedLoss.against`). None evaluates every move fully.
         progress: show a progress bar.
 
     Raises:
@@ -99,7 +105,7 @@ def refine(
     _check(starts, limits, mode)
     make = UniformMoves if mode == "uniform" else HeterogeneousMoves
     model = DamageModel(quality.weighted(_ATTENTION), rng=np.random.default_rng(seed), power=_POWER)
-    run = _Run(loss, make(loss.dense, lattice, limits), model)
+    run = _Run(loss, make(loss.dense, lattice, limits), model, race)
     for arch, value in (known or {}).items():
         run.model.see(arch, value)
     begin = time.monotonic()
@@ -120,31 +126,40 @@ def refine(
 class _Run:
     """What a search knows."""
 
-    def __init__(self, loss: Loss, moves: HeterogeneousMoves | UniformMoves, model: DamageModel) -> None:
-        self.loss, self.moves, self.model = loss, moves, model
+    def __init__(
+        self, loss: Loss, moves: HeterogeneousMoves | UniformMoves, model: DamageModel, race: Race | None
+    ) -> None:
+        self.loss, self.moves, self.model, self.race = loss, moves, model, race
         self.losses: dict[Architecture, float] = {}
+        self.seen: dict[Architecture, float] = {}  # estimates of moves that were clearly worse, too
         self.history: list[tuple[int, str, float]] = []
 
     @property
     def n(self) -> int:
-        return len(self.losses)
+        return len(self.seen)
 
-    def visit(self, arch: Architecture, bar: tqdm) -> float:
-        """Evaluate a network."""
-        if arch not in self.losses:
-            value = self.losses[arch] = self.loss(arch)
+    def visit(self, arch: Architecture, bar: tqdm, than: Architecture | None = None) -> float:
+        """Evaluate a network, as long as it is not clearly worse than another one."""
+        if arch not in self.seen:
+            if self.race is None or than is None:
+                value, whole = self.loss(arch), True
+            else:
+                value, whole = self.race(arch, than)
+            self.seen[arch] = value
             self.model.see(arch, value)
-            if value <= min(self.losses.values()):
-                self.history.append((self.n, arch.id, value))
-                bar.set_postfix(loss=f"{value:.4f}")
+            if whole:
+                self.losses[arch] = value
+                if value <= min(self.losses.values()):
+                    self.history.append((self.n, arch.id, value))
+                    bar.set_postfix(loss=f"{value:.4f}")
             bar.update()
-        return self.losses[arch]
+        return self.seen[arch]
 
     def search(self, start: Architecture, n_evaluations: int, deadline: float, bar: tqdm) -> str:
         """Search from a start, and return why it ended."""
         current, stalled, spread = start, False, _SPREAD[0]
         while True:
-            weights, known = self.model.draw(current, spread=spread), set(self.losses)
+            weights, known = self.model.draw(current, spread=spread), set(self.seen)
             moves = self.moves.planned(current, self.model, weights, known=known) if stalled else []
             moves += self.moves.best(current, self.model, weights, n=_AT_ONCE, known=known | set(moves))
             if not moves:
@@ -155,7 +170,7 @@ class _Run:
                     return "evaluations"
                 if time.monotonic() >= deadline:
                     return "seconds"
-                if self.visit(move, bar) < self.losses[current] * (1 - _LEAST_GAIN):
+                if self.visit(move, bar, current) < self.losses[current] * (1 - _LEAST_GAIN):
                     current, stalled, spread = move, False, _SPREAD[0]
                     break
 

@@ -32,6 +32,7 @@ from pruning.overlay import OverlayDatabase, OverlaySettings
 from pruning.prepared import Prepared
 from pruning.pretrained import load_pretrained
 from pruning.quality_table import QualityTable, measure_quality
+from pruning.raced_loss import RacedLoss
 from pruning.refine import refine
 from pruning.run_state import RunState, prepared_network
 from pruning.search_record import SearchRecord
@@ -186,10 +187,8 @@ class _Run:
         self.budget = self.costs.resolved(asked, complete=settings.mode == "uniform")
         overlays = OverlaySettings(intercept=settings.intercept, damping=settings.damping)
         self.database = OverlayDatabase(supernet, self.ordered.moments, settings=overlays, folder=folder / "overlays")
-        search = self.texts.for_ranking
         loss = partial(CalibrationLoss, self.database, precision=settings.precision)
-        self.loss = loss(search, path=folder / "losses.jsonl")
-        self.quick_loss = loss(search[:_QUICK_BLOCKS], path=folder / "quick_losses.jsonl")
+        self.loss = RacedLoss.split(loss, self.texts.for_ranking, _QUICK_BLOCKS, folder)
         context = {"network": fingerprint(supernet, None, self.texts.search[:1, :-1])}
         self.verifier = Verifier(supernet, workload, settings, path=folder / "measured.jsonl", context=context)
         self.searches = SearchRecord(folder / "searches.jsonl", context)
@@ -284,10 +283,10 @@ class _Run:
         """
         limits = self.costs.limits(self.budget, scale=scale)
         candidates = propose(
-            self.quick_loss, self.quality, self.costs.lattice, limits, mode=self.settings.mode, shortlist=_SHORTLIST,
+            self.loss.first, self.quality, self.costs.lattice, limits, mode=self.settings.mode, shortlist=_SHORTLIST,
             progress=self.progress,
         )  # fmt: skip
-        ranked = rank(self.loss, candidates, keep=_N_RANKED, first=self.quick_loss, progress=self.progress)
+        ranked = rank(self.loss, candidates, keep=_N_RANKED, first=self.loss.first, progress=self.progress)
         search, share = self.settings.search, 1.0 if number == 1 else _LATER_SHARE
         n_evaluations, seconds = max(1, round(share * search.n_evaluations)), share * search.seconds
         starts, known = self._evaluated(limits)[:_N_STARTS], dict(self.loss.asked)
@@ -302,7 +301,7 @@ class _Run:
             lambda: refine(
                 self.loss, starts, limits, self.quality, self.costs.lattice, mode=self.settings.mode,
                 n_evaluations=n_evaluations, seconds=seconds, seed=self.settings.seed + number, known=known,
-                progress=self.progress,
+                race=self.loss.against, progress=self.progress,
             ),
         )  # fmt: skip
         names = {c.arch: c for c in reversed(ranked)}
@@ -325,7 +324,7 @@ class _Run:
         for spare in spares:
             limits = self.costs.limits(self.budget, scale=scale * (1 + spare))
             quick_candidate(
-                self.loss, self.quick_loss, self.quality, self.costs.lattice, limits, mode=self.settings.mode
+                self.loss, self.loss.first, self.quality, self.costs.lattice, limits, mode=self.settings.mode
             )
             arch = next(iter(self._evaluated(limits)), None)
             if arch is None or any(tried.arch == arch for tried in found):

@@ -80,10 +80,10 @@ def test_a_run_goes_on_where_it_stopped(tmp_path):
     arguments = ({"params": "-20%"}, TEXT)
     settings = PruneSettings(mode="heterogeneous", **QUICK)
     first = prune_to_budget(loaded(), *arguments, workload=Workload(1, 16), settings=settings, folder=tmp_path)
-    kept = (tmp_path / "losses.jsonl").read_text()
+    kept = (tmp_path / "quick_losses.jsonl").read_text()
     assert len(kept.splitlines()) > 5
     second = prune_to_budget(loaded(), *arguments, workload=Workload(1, 16), settings=settings, folder=tmp_path)
-    assert (tmp_path / "losses.jsonl").read_text() == kept
+    assert (tmp_path / "quick_losses.jsonl").read_text() == kept
     assert second.final.selection == first.final.selection
     for a, b in zip(first.final.pruned.gpt.parameters(), second.final.pruned.gpt.parameters(), strict=True):
         assert torch.equal(a, b)
