@@ -18,7 +18,8 @@ from torch import Tensor
 from pruning.pieces import Pieces
 from supernet.architecture import Architecture
 
-_TOKENS_AT_ONCE = 256  # of a (tokens, V) array of logits
+_MOST_TOKENS, _LEAST_TOKENS = 256, 16  # of a (tokens, V) array of logits
+_MOST_BYTES = 25 * 2**20  # of it on a CPU: glibc gives blocks of 32 MiB back to the system each time
 
 
 class DenseTarget:
@@ -38,6 +39,9 @@ class DenseTarget:
         fitting = [t for t in (torch.float32, torch.bfloat16) if entries * t.itemsize <= memory_mib * 2**20]
         self._dtype = fitting[0] if fitting else None
         self._kept: dict[tuple[int, int], _Target] = {}
+        fit = _MOST_BYTES // (torch.float32.itemsize * pieces.config.padded_vocab_size)
+        on_cpu = pieces.place.type == "cpu"
+        self._tokens_at_once = min(max(fit, _LEAST_TOKENS), _MOST_TOKENS) if on_cpu else _MOST_TOKENS
 
     def divergence(self, batch: int, arch: Architecture, states: Tensor) -> Tensor:
         """Return the sums of KL(dense || other) over each block's positions, (B,) float64, in nats.
@@ -47,10 +51,10 @@ class DenseTarget:
             arch: the other network; only its width counts.
             states: its residual stream after the last block, (B, T, c).
         """
-        rows = states.flatten(0, 1)
+        rows, n = states.flatten(0, 1), self._tokens_at_once
         sums = [
-            self._divergences(batch, start, self.pieces.head(arch, rows[start : start + _TOKENS_AT_ONCE]))
-            for start in range(0, len(rows), _TOKENS_AT_ONCE)
+            self._divergences(batch, start, self.pieces.head(arch, rows[start : start + n]))
+            for start in range(0, len(rows), n)
         ]
         return torch.cat(sums).view(states.shape[:2]).sum(1)
 

@@ -8,6 +8,8 @@ Shapes: n blocks, T tokens, V padded vocabulary.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from litgpt import GPT
 from torch import Tensor
@@ -15,6 +17,7 @@ from tqdm import tqdm
 
 from pruning.collection import eval_mode
 
+_MOST_CACHE = 2 * 2**30  # bytes
 _FIRST_TOKENS = 1000  # without a BOS, texts begin with one of the first so many ids after the special ones
 
 
@@ -29,7 +32,7 @@ def write_blocks(
     temperature: float = 1.0,
     top_k: int | None = 50,
     seed: int = 0,
-    batch_size: int = 32,
+    batch_size: int = 64,
     progress: bool = False,
 ) -> Tensor:
     """Return token blocks sampled from a network, (n_blocks, seq_len) int64 on the CPU.
@@ -46,7 +49,7 @@ def write_blocks(
         temperature: of the sampling.
         top_k: None samples from all tokens.
         seed: the same seed gives the same blocks.
-        batch_size: blocks that are written together.
+        batch_size: blocks that are written together; fewer where their cache would take more than 2 GiB.
         progress: show a progress bar.
 
     Raises:
@@ -60,10 +63,48 @@ def write_blocks(
     bar = tqdm(total=n_blocks * seq_len, unit="token", desc="write calibration text", disable=not progress)
     parts = []
     with bar, eval_mode(gpt):
-        for start in range(0, n_blocks, batch_size):
-            n = min(batch_size, n_blocks - start)
-            parts.append(_write(gpt, n, seq_len, vocab_size, bos_id, temperature, top_k, generator, bar))
+        writer = _with_own_keys(gpt).eval()
+        at_once = min(batch_size, max(1, _MOST_CACHE // _cache_bytes(writer, seq_len)))
+        for start in range(0, n_blocks, at_once):
+            n = min(at_once, n_blocks - start)
+            parts.append(_write(writer, n, seq_len, vocab_size, bos_id, temperature, top_k, generator, bar))
     return torch.cat(parts)
+
+
+def _with_own_keys(gpt: GPT) -> GPT:
+    """Return the same network with keys and values of its own for each query head, on the same weights but theirs.
+
+    litgpt copies the keys and values of all positions for the heads of a group, for every token. On a CPU that takes
+    most of the time, as the copies are large: SmolLM2-135M, 32 texts, token 440: 1.02 s, and 0.23 s so.
+    """
+    config, weight = gpt.config, gpt.lm_head.weight
+    H, G = config.n_head, config.n_query_groups or config.n_head
+    if weight.device.type != "cpu" or G in (1, H) or config.latent_attention:
+        return gpt
+    size = config.head_size or config.n_embd // H
+
+    def widened(rows: Tensor) -> Tensor:
+        return rows.view(G, size, *rows.shape[1:]).repeat_interleave(H // G, 0).flatten(0, 1)
+
+    tensors = dict(gpt.state_dict())
+    for name, tensor in tensors.items():
+        if ".attn.qkv." in name:
+            queries, keys, values = tensor.split([H * size, G * size, G * size])
+            tensors[name] = torch.cat([queries, widened(keys), widened(values)])
+        elif name.endswith(".attn.norm_k.weight") and len(tensor) == G * size:
+            tensors[name] = widened(tensor)
+    with torch.device("meta"):
+        wide = GPT(replace(config, n_query_groups=H))
+    wide.load_state_dict(tensors, strict=True, assign=True)
+    wide._max_seq_length, wide.cos, wide.sin = gpt.max_seq_length, gpt.cos, gpt.sin
+    return wide
+
+
+def _cache_bytes(gpt: GPT, seq_len: int) -> int:
+    """Return what the keys and values of one text take."""
+    config = gpt.config
+    groups, size = config.n_query_groups or config.n_head, config.head_size or config.n_embd // config.n_head
+    return 2 * config.n_layer * groups * size * seq_len * gpt.lm_head.weight.element_size()
 
 
 def _write(

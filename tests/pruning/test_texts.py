@@ -1,11 +1,13 @@
 """The texts of a run: drawn without overlap, written by the network itself, refused when too short."""
 
+import litgpt
 import pytest
 import torch
-from pruning_supernets import STORIES, build_supernet
+from pruning_supernets import FAMILIES, STORIES, build_supernet
 
+from pruning import self_text
 from pruning.pretrained import find_checkpoint, load_pretrained
-from pruning.self_text import write_blocks
+from pruning.self_text import _with_own_keys, write_blocks
 from pruning.texts import CalibrationSettings, draw_texts, training_blocks
 from supernet.checkpoint import LoadedSupernet, load_supernet
 from supernet.text import ByteTokenizer
@@ -88,6 +90,34 @@ def test_a_network_writes_text_by_its_own_distribution():
             assert gpt(greedy[:, :end])[0, -1, :50].argmax() == greedy[0, end]
     with pytest.raises(ValueError, match="context"):
         write_blocks(gpt, n_blocks=1, seq_len=10**6, vocab_size=50)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_the_network_that_writes_is_the_same_network(family):
+    gpt, ids = build_supernet(family).eval(), torch.arange(2, 26).view(2, 12)
+    with torch.no_grad():
+        for name, parameter in gpt.named_parameters():
+            if "norm_k" in name:
+                parameter.uniform_(0.5, 1.5)
+        writer = _with_own_keys(gpt).eval()
+        torch.testing.assert_close(writer(ids), gpt(ids), rtol=0, atol=1e-5)
+    grouped = gpt.config.n_query_groups not in (1, gpt.config.n_head)
+    assert grouped == (writer is not gpt) and writer.config.n_query_groups in (1, gpt.config.n_head)
+    assert writer.transformer.h[0].mlp.proj.weight.data_ptr() == gpt.transformer.h[0].mlp.proj.weight.data_ptr()
+
+
+def test_texts_are_written_a_few_at_a_time_where_memory_is_short(monkeypatch):
+    gpt, asked = build_supernet("llama-gqa6").eval(), []
+    set_cache = litgpt.GPT.set_kv_cache
+
+    def spied(gpt, batch_size, **given):
+        asked.append(batch_size)
+        set_cache(gpt, batch_size, **given)
+
+    monkeypatch.setattr(litgpt.GPT, "set_kv_cache", spied)
+    monkeypatch.setattr(self_text, "_MOST_CACHE", 2 * self_text._cache_bytes(_with_own_keys(gpt), 12))
+    assert write_blocks(gpt, n_blocks=5, seq_len=12, vocab_size=50, bos_id=1).shape == (5, 12)
+    assert asked == [2, 2, 1]
 
 
 def test_training_text_leaves_out_what_is_compared_and_reported(loaded, tmp_path):
