@@ -8,6 +8,7 @@ Shapes: n blocks, T tokens, V padded vocabulary.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -65,8 +66,9 @@ def write_blocks(
     with bar, eval_mode(gpt):
         writer = _with_own_keys(gpt).eval()
         at_once = min(batch_size, max(1, _MOST_CACHE // _cache_bytes(writer, seq_len)))
-        for start in range(0, n_blocks, at_once):
-            n = min(at_once, n_blocks - start)
+        n_parts = math.ceil(n_blocks / at_once)
+        for i in range(n_parts):
+            n = n_blocks * (i + 1) // n_parts - n_blocks * i // n_parts
             parts.append(_write(writer, n, seq_len, vocab_size, bos_id, temperature, top_k, generator, bar))
     return torch.cat(parts)
 
