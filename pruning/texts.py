@@ -6,7 +6,7 @@ Shapes: n blocks, T tokens; blocks are (n, T + 1): inputs and targets.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -29,7 +29,8 @@ class CalibrationSettings:
     """Which text a network is pruned with.
 
     Attributes:
-        text: a file, a folder, several of those, "stdlib", or "self": written by the network itself.
+        text: a file, a folder, several of those, "stdlib", or "self": written by the network itself. With "self" among
+            several, every second block is written: of one's own text alone a network forgets the rest.
         held_out: text on which perplexity is reported; None is a part of `text` that nothing else uses.
         seq_len: T, tokens of a block; at the most the network's context less one is taken.
         n_blocks: blocks for moments (importance and least squares).
@@ -132,15 +133,17 @@ def training_blocks(
     """
     assert loaded.tokenizer is not None  # `draw_texts` saw it
     text = None if text == settings.text else text
-    source, length = settings.text if text is None else text, _seq_len(loaded, settings) + 1
+    length = _seq_len(loaded, settings) + 1
+    read, written = _read_and_written(settings.text if text is None else text)
     own = texts.calibration if text is None else texts.calibration[:0]
     missing = n - len(own)
     if missing <= 0:
         return own[:n]
-    if source == SELF:
-        other = replace(settings, text=SELF, seed=settings.seed + 1)
-        return torch.cat([own, _blocks(loaded, loaded.tokenizer, other, missing, length, progress=progress)])
-    corpus = _corpus(source, loaded.tokenizer, settings.cache_dir)
+    n_written = 0 if not written else missing if read is None else missing // 2
+    found = _written(loaded, loaded.tokenizer, settings.seed + 1, n_written, length, progress=progress)
+    if read is None:
+        return torch.cat([own, found])
+    corpus = _corpus(read, loaded.tokenizer, settings.cache_dir)
     available = len(corpus.tokens) // length
     if not available:
         raise ValueError(f"the training text has {len(corpus.tokens)} tokens: give at least {length}")
@@ -149,7 +152,8 @@ def training_blocks(
     if text is None:  # the same seed drew the run's texts from the beginning of this order
         used = settings.n_blocks + settings.n_search_blocks
         used += settings.n_held_out_blocks if settings.held_out is None else 0
-    return torch.cat([own, drawn[used : used + missing]])
+        used -= used // 2 if written else 0
+    return torch.cat([own, _alternating(drawn[used : used + missing - n_written], found)])
 
 
 def _seq_len(loaded: LoadedSupernet, settings: CalibrationSettings) -> int:
@@ -166,13 +170,42 @@ def _blocks(
     *,
     progress: bool,
 ) -> Tensor:
-    if settings.text == SELF:
-        return write_blocks(
-            loaded.supernet, n_blocks=n, seq_len=length, vocab_size=tokenizer.vocab_size, bos_id=tokenizer.bos_id,
-            seed=settings.seed, progress=progress,
-        )  # fmt: skip
-    corpus = _corpus(settings.text, tokenizer, settings.cache_dir)
-    return draw_blocks(corpus.tokens, n_blocks=n, seq_len=length, seed=settings.seed)
+    read, written = _read_and_written(settings.text)
+    n_written = 0 if not written else n if read is None else n // 2
+    found = _written(loaded, tokenizer, settings.seed, n_written, length, progress=progress)
+    if read is None:
+        return found
+    corpus = _corpus(read, tokenizer, settings.cache_dir)
+    drawn = draw_blocks(corpus.tokens, n_blocks=n - n_written, seq_len=length, seed=settings.seed)
+    return _alternating(drawn, found)
+
+
+def _read_and_written(source: Source) -> tuple[Source | None, bool]:
+    """Return what of a source is read, None for nothing, and whether the network writes, too."""
+    parts = [source] if isinstance(source, str | Path) else list(source)
+    read = [part for part in parts if part != SELF]
+    if len(read) == len(parts):
+        return source, False
+    return read or None, True
+
+
+def _written(
+    loaded: LoadedSupernet, tokenizer: Tokenizer, seed: int, n: int, length: int, *, progress: bool
+) -> Tensor:  # fmt: skip
+    """Return n blocks that the network writes, (n, length)."""
+    if not n:
+        return torch.zeros((0, length), dtype=torch.int64)
+    return write_blocks(
+        loaded.supernet, n_blocks=n, seq_len=length, vocab_size=tokenizer.vocab_size, bos_id=tokenizer.bos_id,
+        seed=seed, progress=progress,
+    )  # fmt: skip
+
+
+def _alternating(read: Tensor, written: Tensor) -> Tensor:
+    """Return blocks of both, one of each in turn while there are any, so that every part of a run has both."""
+    n = min(len(read), len(written))
+    pairs = torch.stack([read[:n], written[:n]], 1).flatten(0, 1)
+    return torch.cat([pairs, read[n:], written[n:]])
 
 
 def first_blocks(corpus: TokenCorpus, n: int, seq_len: int) -> Tensor:
@@ -198,4 +231,4 @@ def _corpus(source: Source, tokenizer: Tokenizer, cache_dir: str | Path | None) 
 def _name(source: Source) -> str:
     if isinstance(source, str | Path):
         return "own text" if source == SELF else Path(source).name
-    return ", ".join(Path(part).name for part in source)
+    return ", ".join("own text" if part == SELF else Path(part).name for part in source)

@@ -6,11 +6,14 @@ import torch
 from pruning_supernets import FAMILIES, STORIES, build_supernet
 
 from pruning import self_text
+from pruning.calibration import draw_blocks
 from pruning.pretrained import find_checkpoint, load_pretrained
 from pruning.self_text import _with_own_keys, write_blocks
 from pruning.texts import CalibrationSettings, draw_texts, training_blocks
 from supernet.checkpoint import LoadedSupernet, load_supernet
+from supernet.corpus import find_documents
 from supernet.text import ByteTokenizer
+from supernet.tokens import tokenise
 
 needs_stories = pytest.mark.skipif(not STORIES.is_dir(), reason="../shared/models/stories260K is absent")
 
@@ -90,6 +93,35 @@ def test_a_network_writes_text_by_its_own_distribution():
             assert gpt(greedy[:, :end])[0, -1, :50].argmax() == greedy[0, end]
     with pytest.raises(ValueError, match="context"):
         write_blocks(gpt, n_blocks=1, seq_len=10**6, vocab_size=50)
+
+
+def test_every_second_block_is_written_where_self_is_one_of_several_texts(loaded, tmp_path):
+    text = write(tmp_path / "text.txt", 600)
+    sizes = {
+        "seq_len": 16,
+        "n_blocks": 6,
+        "n_search_blocks": 4,
+        "n_held_out_blocks": 3,
+        "cache_dir": tmp_path / "cache",
+    }
+    alone = draw_texts(loaded, CalibrationSettings(text=text, **sizes))
+    mixed = draw_texts(loaded, settings := CalibrationSettings(text=[text, "self"], **sizes))
+    blocks, read = (torch.cat([t.calibration, t.search, t.held_out]) for t in (mixed, alone))
+    written = write_blocks(loaded.supernet, n_blocks=6, seq_len=17, vocab_size=loaded.tokenizer.vocab_size)
+    assert len(blocks) == 13 and mixed.held_out_name == "text.txt, own text (held-out part)"
+    assert torch.equal(blocks[0::2], read[:7]) and torch.equal(blocks[1::2], written)
+    rows = training_blocks(loaded, settings, mixed, text=None, n=16)
+    assert torch.equal(rows[:6], mixed.calibration) and torch.equal(
+        rows[6:][0::2], drawn_after(7, text, loaded, settings)
+    )
+    used = {tuple(row.tolist()) for row in blocks}
+    assert len(rows) == 16 and not used & {tuple(row.tolist()) for row in rows[6:]}
+
+
+def drawn_after(used, text, loaded, settings):
+    tokens = tokenise(find_documents(text), loaded.tokenizer, settings.cache_dir).tokens
+    drawn = draw_blocks(tokens, n_blocks=len(tokens) // 17, seq_len=17, seed=settings.seed)
+    return drawn[used : used + 5]
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
