@@ -29,7 +29,8 @@ class RacedLoss:
         rest: the loss on the rest; None where there is no more text.
 
     Attributes:
-        asked: the architectures whose loss on all of the text was asked for.
+        asked: losses on all of the text that this object was asked for, known from the files or not: the same in a run
+            that goes on.
     """
 
     def __init__(self, first: CalibrationLoss, rest: CalibrationLoss | None) -> None:

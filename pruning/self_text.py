@@ -21,6 +21,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pruning.collection import eval_mode
+from supernet.cost import kv_cache_bytes
+from supernet.litgpt_config import whole_architecture
 
 _MOST_CACHE = 4 * 2**30  # bytes
 
@@ -68,7 +70,9 @@ def write_blocks(
     parts = []
     with bar, eval_mode(gpt):
         writer = _with_own_keys(gpt).eval()
-        at_once = min(batch_size, max(1, _MOST_CACHE // _cache_bytes(writer, seq_len)))
+        entry, whole = gpt.lm_head.weight.element_size(), whole_architecture(writer.config)
+        cache = kv_cache_bytes(writer.config, whole, seq_len=seq_len, bytes_per_element=entry)
+        at_once = min(batch_size, max(1, _MOST_CACHE // cache))
         n_parts = math.ceil(n_blocks / at_once)
         for i in range(n_parts):
             n = n_blocks * (i + 1) // n_parts - n_blocks * i // n_parts
@@ -103,13 +107,6 @@ def _with_own_keys(gpt: GPT) -> GPT:
     wide.load_state_dict(tensors, strict=True, assign=True)
     wide._max_seq_length, wide.cos, wide.sin = gpt.max_seq_length, gpt.cos, gpt.sin
     return wide
-
-
-def _cache_bytes(gpt: GPT, seq_len: int) -> int:
-    """Return what the keys and values of one text take."""
-    config = gpt.config
-    groups, size = config.n_query_groups or config.n_head, config.head_size or config.n_embd // config.n_head
-    return 2 * config.n_layer * groups * size * seq_len * gpt.lm_head.weight.element_size()
 
 
 def _write(

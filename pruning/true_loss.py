@@ -41,7 +41,6 @@ class CalibrationLoss:
         state_memory_mib: for residual streams of the networks used last (`StateStore`).
 
     Attributes:
-        asked: what this object was asked for, known from the file or not: the same in a run that goes on.
         n_evaluations: networks that really ran.
         n_blocks_run: blocks that really ran, over all evaluations; the whole network's L blocks each time would be
             n_evaluations * L.
@@ -71,7 +70,6 @@ class CalibrationLoss:
         self._records = RecordFile(path, card=card)
         self._states = StateStore(state_memory_mib)
         self._target: DenseTarget | None = None
-        self.asked: dict[Architecture, float] = {}
         self.n_evaluations = self.n_blocks_run = 0
 
     @property
@@ -93,8 +91,7 @@ class CalibrationLoss:
         if arch.id not in self._records.known:
             with torch.no_grad(), autocast(self.pieces.place, self.precision):
                 self._records.put(arch.id, self._evaluate(arch))
-        self.asked[arch] = self._records.known[arch.id]
-        return self.asked[arch]
+        return self._records.known[arch.id]
 
     def many(self, archs: Sequence[Architecture], *, progress: bool = False) -> np.ndarray:
         """Return the losses of architectures, (n,)."""

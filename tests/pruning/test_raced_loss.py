@@ -57,3 +57,4 @@ def test_a_race_ends_nearly_as_well_as_full_evaluations_and_resumes(tmp_path):
     again, *_ = raced(tmp_path)
     assert search(again, race=again.against) == fast
     assert again.first.n_evaluations == again.rest.n_evaluations == 0
+    assert again.asked == {arch: loss(arch) for arch in fast.visited}
