@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hw_profiles.device import Workload
-from pruning.exporting import FORMATS, export_pruned
+from pruning.exporting import FORMATS, export_pruned, restate
 from pruning.job import Job
 from pruning.latency_check import LatencyRatio
 from pruning.pretrained import find_checkpoint, load_pretrained
@@ -107,13 +107,14 @@ def run_job(
             recovered = _recover(result, job, calibration, folder, progress=progress)
             pruned = recovered.pruned
             (after,) = evaluate(pruned.gpt, [None], result.texts.held_out)
-    card = _card(model, result, before, after, command)
+    card = partial(_card, model, result, before, after, command)
     with clock("export"):
         exports = export_pruned(
-            folder, pruned, tokenizer=loaded.tokenizer, source=source, card=card, formats=job.export
+            folder, pruned, tokenizer=loaded.tokenizer, source=source, card=card(result.measured), formats=job.export
         )
     with clock("verify"):
         measured, met = _verify(result, pruned, folder, job, workload, settings, progress=progress)
+        restate(exports, pruned, card(measured))
     with clock("samples"):
         samples = text_samples(dense, pruned.gpt, loaded.tokenizer, job.prompts) if loaded.tokenizer else []
         scores = _scores(result, pruned, job.zero_shot, progress=progress)
@@ -225,15 +226,18 @@ def _scores(result: PruneResult, pruned: Pruned, settings: ZeroShotSettings, *, 
 
 
 def _card(
-    model: str | Path, result: PruneResult, before: Evaluation, after: Evaluation, command: str
-) -> dict[str, Any]:
+    model: str | Path, result: PruneResult, before: Evaluation, after: Evaluation, command: str,
+    latency: LatencyRatio | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return what an export's card says; `latency` is that of the export, of its shape before it exists."""
     values = result.costs.values(result.final.selection)
     measured: dict[str, Any] = {}
-    if result.measured is not None:
+    if latency is not None:
         measured = {
-            "latency, of the dense model's": round(result.measured.ratio, 4),
-            "latency (ms)": round(result.measured.ms, 3),
-            "the dense model's latency (ms)": round(result.measured.dense_ms, 3),
+            "latency, of the dense model's": round(latency.ratio, 4),
+            "its interval": f"{latency.low:.4f} to {latency.high:.4f}",
+            "latency (ms)": round(latency.ms, 3),
+            "the dense model's latency (ms)": round(latency.dense_ms, 3),
         }
     measured |= {"parameters": int(values["params"]), "KV cache (bytes)": int(values["kv_cache"])}
     return {

@@ -99,6 +99,24 @@ def export_pruned(
     return found
 
 
+def restate(exports: Sequence[Export], pruned: Pruned, card: Mapping[str, Any]) -> None:
+    """Write README.md and card.json of exports anew: some facts, as their latency, are known only when they exist.
+
+    Args:
+        exports: what `export_pruned` gave for the network.
+        pruned: the network.
+        card: as in `export_pruned`; what card.json says beyond it is kept.
+    """
+    for export in exports:
+        stored = read_json(export.folder / "card.json")
+        given = {name: value for name, value in card.items() if name not in stored}  # as `write_checkpoint_card`
+        write_json(export.folder / "card.json", {**stored, "data": {**stored["data"], **given}})
+        own_code = (export.folder / MODELING_FILE).is_file()
+        n_params = export.n_params or _n_params(pruned.gpt)
+        readme = _readme(export.folder.name, pruned, card, export.class_name, n_params, own_code=own_code)
+        write_text(export.folder / README_FILE, readme)
+
+
 def hf_layout(pruned: Pruned) -> Layout | BlockLayout:
     """Return the class that a network is exported to: a stock one, or one built from its blocks.
 
@@ -129,11 +147,9 @@ def _export_hf(
 
     gpt, arch = pruned
     attention = needed_attention(gpt.config)
-    options = [f'"{folder}"'] + ([f'attn_implementation="{attention}"'] if attention else [])
     with atomic_folder(folder, names=_NAMES) as new:
         model_class: Any = AutoModelForCausalLM
         if isinstance(layout, BlockLayout):
-            options.append("trust_remote_code=True")
             write_block_model(new, gpt, arch, layout)
             model_class = modeling_class(new)
         else:
@@ -143,13 +159,11 @@ def _export_hf(
         difference = logit_difference(gpt, model)
         cache_difference = check_hf_cache(model, block_size=gpt.config.block_size)
         n_params = _stored_parameters(new / "model.safetensors", gpt, model)
-        call = f"AutoModelForCausalLM.from_pretrained({', '.join(options)})"
+        own_code = isinstance(layout, BlockLayout)
+        arguments = ", ".join([f'"{folder}"', *_hf_options(gpt, own_code)])
+        call = f"AutoModelForCausalLM.from_pretrained({arguments})"
         facts = {"n_params": n_params, "class": layout.class_name, "loads_with": call}
-        readme = model_card(
-            pruned, card, class_name=layout.class_name, loading=transformers_loading(options[1:]), n_params=n_params,
-            library="transformers",
-        )  # fmt: skip
-        write_text(new / README_FILE, readme)
+        write_text(new / README_FILE, _readme("hf", pruned, card, layout.class_name, n_params, own_code=own_code))
         scores = {**card.get("scores", {}), "max_cache_difference": cache_difference}
         write_companions(new, tokenizer, {**card, **facts, "scores": scores}, arch, difference)
     return Export(restore_folder(folder), layout.class_name, call, difference, n_params)
@@ -161,9 +175,7 @@ def _export_litgpt(folder: Path, pruned: Pruned, tokenizer: Tokenizer | None, ca
     n_params = _n_params(pruned.gpt)
     scores = {**card.get("scores", {}), "max_cache_difference": check_litgpt_cache(reference)}
     facts = {"n_params": n_params, "scores": scores}
-    readme = model_card(
-        pruned, card, class_name="litgpt.GPT", loading=litgpt_loading(pruned.arch), n_params=n_params, library="litgpt"
-    )
+    readme = _readme("litgpt", pruned, card, "litgpt.GPT", n_params)
     done = export_litgpt(folder, pruned.gpt, pruned.arch, tokenizer=tokenizer, card={**card, **facts}, readme=readme)
     return replace(done, n_params=n_params)
 
@@ -183,16 +195,31 @@ def _export_gguf(folder: Path, pruned: Pruned, tokenizer: Tokenizer | None, card
         tensors = gguf_package().GGUFReader(path).tensors
         n_params = sum(int(t.n_elements) for t in tensors if t.name != "rope_freqs.weight")
         del tensors  # the reader maps the file
-        readme = model_card(
-            pruned, card, class_name=f"llama.cpp {kind}", loading=gguf_loading(GGUF_FILE, kind), n_params=n_params,
-            library="gguf",
-        )  # fmt: skip
-        write_text(new / README_FILE, readme)
+        write_text(new / README_FILE, _readme("gguf", pruned, card, f"GGUF {kind}", n_params))
         scores = {**card.get("scores", {}), "max_logit_difference": difference}
         facts = {"n_params": n_params, "dtype": dtype, "scores": scores}
         write_checkpoint_card(new, {**card, **facts}, what=f"export of pruned network {arch.id}")
     call = f'llama-cli -m "{folder / GGUF_FILE}"'
     return Export(restore_folder(folder), f"GGUF {kind}", call, difference, n_params)
+
+
+def _readme(
+    name: str, pruned: Pruned, card: Mapping[str, Any], class_name: str, n_params: int, *, own_code: bool = False
+) -> str:
+    """Return README.md of the export in a format; `own_code`: an hf folder brings a modeling file."""
+    loading, library = {
+        "hf": (transformers_loading(_hf_options(pruned.gpt, own_code)), "transformers"),
+        "litgpt": (litgpt_loading(pruned.arch), "litgpt"),
+        "gguf": (gguf_loading(GGUF_FILE, class_name.removeprefix("GGUF ")), "gguf"),
+    }[name]
+    return model_card(pruned, card, class_name=class_name, loading=loading, n_params=n_params, library=library)
+
+
+def _hf_options(gpt: litgpt.GPT, own_code: bool) -> list[str]:
+    """Return what `from_pretrained` is told besides the folder."""
+    attention = needed_attention(gpt.config)
+    options = [f'attn_implementation="{attention}"'] if attention else []
+    return [*options, "trust_remote_code=True"] if own_code else options
 
 
 def _rounded(gpt: litgpt.GPT, dtype: str) -> litgpt.GPT:

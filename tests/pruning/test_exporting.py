@@ -10,7 +10,7 @@ from pruning_supernets import STORIES, build_supernet, calm_supernet, largest_ar
 from safetensors import safe_open
 
 import pruning.exporting as exporting
-from pruning.exporting import export_pruned
+from pruning.exporting import export_pruned, restate
 from pruning.pruned import Pruned, add_biases
 from supernet.architecture import Architecture
 from supernet.artifacts import read_json
@@ -340,6 +340,13 @@ def test_every_format_says_how_it_is_loaded(is_uniform, tmp_path):
         readme = (export.folder / "README.md").read_text()
         assert loads[export.folder.name] in readme and f"{export.n_params:,} parameters" in readme
         assert "| budget | -25 % latency |" in readme
+    restate(done, pruned, {"asked": "-25 % latency", "measured": "-26.1 % latency"})
+    for export in done:
+        readme, stored = (export.folder / "README.md").read_text(), read_json(export.folder / "card.json")
+        assert loads[export.folder.name] in readme and f"{export.n_params:,} parameters" in readme
+        assert "| budget | -25 % latency | -26.1 % latency |" in readme
+        assert stored["data"]["measured"] == "-26.1 % latency" and stored["data"]["n_params"] == export.n_params
+        assert "max_logit_difference" in stored["scores"]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

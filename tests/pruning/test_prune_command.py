@@ -64,6 +64,9 @@ def test_a_latency_budget_from_the_command_line(mode, tmp_path):
     assert {n.series for n in report.networks} >= {"dense", "ours"}
     assert (tmp_path / "run/report.html").stat().st_size > 50_000
     assert f"\nparetolm prune model={STORIES} budget.latency=-20%" in (tmp_path / "run/hf/README.md").read_text()
+    for card in ("hf/card.json", "litgpt/card.json"):  # what was measured of the export, not of its shape before
+        stated = json.loads((tmp_path / "run" / card).read_text())["data"]["measured"]
+        assert stated["latency, of the dense model's"] == round(result["measured"]["ratio"], 4)
     gpt, arch = load_subnet(tmp_path / "run/litgpt")
     assert arch.is_uniform or mode == "heterogeneous"
     stock = AutoModelForCausalLM.from_pretrained(tmp_path / "run/hf", trust_remote_code=not arch.is_uniform).eval()
