@@ -248,7 +248,7 @@ def _card(
         "perplexity": {
             result.texts.held_out_name: {"before": round(before.perplexity, 4), "after": round(after.perplexity, 4)}
         },
-        "workload": result.costs.workload.id,
+        "workload": None if latency is None else result.costs.workload.id,
         "command": command,
         "versions": versions(),
     }

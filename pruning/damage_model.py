@@ -59,6 +59,21 @@ class DamageModel:
     def _felt(self, damage: float) -> float:
         return self._unit * max(damage, 0.0) ** self.power if self.power != 1 else damage
 
+    def of_width(self, n_embd: int, reference: Architecture, weights: np.ndarray) -> float:
+        """Return the change of the loss by another residual width than the reference's, besides the parts' damages.
+
+        The table says nothing about it: it is the median of what networks of that width that were evaluated have and
+        the weights (3, L) do not tell, linear between such widths. Where none was, a width is taken to cost nothing.
+        """
+        x, loss = self.features(reference), self._seen.get(reference, 0.0)
+        left: dict[int, list[float]] = {}
+        for arch, value in self._seen.items():
+            told = float((self.features(arch) - x) @ weights.ravel())
+            left.setdefault(arch.n_embd, []).append(value - loss - told)
+        known = {width: float(np.median(values)) for width, values in left.items()} | {reference.n_embd: 0.0}
+        widths = sorted(known)
+        return float(np.interp(n_embd, widths, [known[width] for width in widths]))
+
     def draw(self, reference: Architecture, *, spread: float = 1.0) -> np.ndarray:
         """Return weights of the features, (3, L), from what is known of changes against a reference network.
 

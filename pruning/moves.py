@@ -197,12 +197,10 @@ class UniformMoves:
     def best(
         self, arch: Architecture, model: DamageModel, weights: np.ndarray, *, n: int, known: set[Architecture]
     ) -> list[Architecture]:
-        """Return the n moves of the least predicted loss that keep the limits and are not known, the best first.
-
-        The table says nothing about widths: networks of another width are scored as if they had this one's.
-        """
+        """Return the n moves of the least predicted loss that keep the limits and are not known, the best first."""
         moves = [new for new in dict.fromkeys(self._around(arch, model, weights)) if new not in known]
-        value = np.array([model.features(new) @ weights.ravel() for new in moves])
+        width = {n_embd: model.of_width(n_embd, arch, weights) for n_embd in self._widths}
+        value = np.array([model.features(new) @ weights.ravel() + width[new.n_embd] for new in moves])
         held = all_hold(self.limits, moves)
         order = [i for i in np.argsort(value, kind="stable") if held[i]]
         return [moves[i] for i in order[:n]]

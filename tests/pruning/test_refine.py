@@ -127,6 +127,32 @@ def test_uniform_moves_try_other_widths_shapes_and_blocks():
     assert len({(a.n_head[0], a.n_query_groups[0]) for a in found}) == 4
 
 
+def test_few_evaluations_go_to_a_width_that_was_seen_to_be_bad():
+    asked = []
+
+    class NarrowIsBad(SkewedLoss):
+        def __call__(self, arch):
+            asked.append(arch.n_embd)
+            return super().__call__(arch) + 5.0 * (arch.n_embd < DENSE.n_embd)
+
+    start, loss = uniform(DENSE, (1, 1, 12), [0]), NarrowIsBad()
+    found = refine(loss, [start], [LIMIT], QUALITY, LATTICE, mode="uniform", n_evaluations=30)
+    assert 1 <= asked.count(16) <= 6  # tried, since nothing was known, and left
+    free = refine(SkewedLoss(), [start], [LIMIT], QUALITY, LATTICE, mode="uniform", n_evaluations=30)
+    assert found.arch.n_embd == DENSE.n_embd and free.arch.n_embd == 16  # where a width costs nothing, it is taken
+
+
+def test_what_a_width_costs_is_learnt_and_linear_between_widths():
+    model = DamageModel(QUALITY, rng=np.random.default_rng(0))
+    reference, weights = uniform(DENSE, (6, 2, 48), [1]), np.full((3, 4), 2.0)
+    assert model.of_width(16, reference, weights) == 0.0
+    told = {arch: float(model.features(arch) @ weights.ravel()) for arch in (reference, uniform(DENSE, (3, 1, 24), []))}
+    for arch, value in told.items():
+        model.see(arch, value + 1.0)
+        model.see(replace(arch, n_embd=16), value + 4.0)
+    assert [model.of_width(n, reference, weights) for n in (16, 24, 32)] == pytest.approx([3.0, 1.5, 0.0])
+
+
 def test_starts_that_miss_a_limit_or_are_not_uniform_are_refused():
     with pytest.raises(ValueError, match="misses a limit"):
         refine(SkewedLoss(), [DENSE], [LIMIT], QUALITY, LATTICE)
