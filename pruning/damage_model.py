@@ -65,6 +65,8 @@ class DamageModel:
         The table says nothing about it: it is the median of what networks of that width that were evaluated have and
         the weights (3, L) do not tell, linear between such widths. Where none was, a width is taken to cost nothing.
         """
+        if n_embd == reference.n_embd:
+            return 0.0
         x, loss = self.features(reference), self._seen.get(reference, 0.0)
         left: dict[int, list[float]] = {}
         for arch, value in self._seen.items():

@@ -146,7 +146,7 @@ def _export_hf(
     from transformers import AutoModelForCausalLM
 
     gpt, arch = pruned
-    attention = needed_attention(gpt.config)
+    attention, own_code = needed_attention(gpt.config), isinstance(layout, BlockLayout)
     with atomic_folder(folder, names=_NAMES) as new:
         model_class: Any = AutoModelForCausalLM
         if isinstance(layout, BlockLayout):
@@ -159,7 +159,6 @@ def _export_hf(
         difference = logit_difference(gpt, model)
         cache_difference = check_hf_cache(model, block_size=gpt.config.block_size)
         n_params = _stored_parameters(new / "model.safetensors", gpt, model)
-        own_code = isinstance(layout, BlockLayout)
         arguments = ", ".join([f'"{folder}"', *_hf_options(gpt, own_code)])
         call = f"AutoModelForCausalLM.from_pretrained({arguments})"
         facts = {"n_params": n_params, "class": layout.class_name, "loads_with": call}
