@@ -9,6 +9,8 @@ Shapes: L blocks, 3 L features, n networks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pruning.quality_table import QualityTable
@@ -59,22 +61,23 @@ class DamageModel:
     def _felt(self, damage: float) -> float:
         return self._unit * max(damage, 0.0) ** self.power if self.power != 1 else damage
 
-    def of_width(self, n_embd: int, reference: Architecture, weights: np.ndarray) -> float:
-        """Return the change of the loss by another residual width than the reference's, besides the parts' damages.
+    def of_widths(self, widths: Sequence[int], reference: Architecture, weights: np.ndarray) -> np.ndarray:
+        """Return what residual widths change of the loss besides the parts' damages, (n,) in nats a token.
 
-        The table says nothing about it: it is the median of what networks of that width that were evaluated have and
-        the weights (3, L) do not tell, linear between such widths. Where none was, a width is taken to cost nothing.
+        The table says nothing about it: it is the median of what networks of a width that were evaluated have and the
+        weights (3, L) do not tell, 0 for the reference's own, linear between such widths. Where none was evaluated,
+        all are taken to cost nothing.
         """
-        if n_embd == reference.n_embd:
-            return 0.0
+        if set(widths) == {reference.n_embd}:
+            return np.zeros(len(widths))
         x, loss = self.features(reference), self._seen.get(reference, 0.0)
         left: dict[int, list[float]] = {}
         for arch, value in self._seen.items():
             told = float((self.features(arch) - x) @ weights.ravel())
             left.setdefault(arch.n_embd, []).append(value - loss - told)
         known = {width: float(np.median(values)) for width, values in left.items()} | {reference.n_embd: 0.0}
-        widths = sorted(known)
-        return float(np.interp(n_embd, widths, [known[width] for width in widths]))
+        measured = sorted(known)
+        return np.interp(widths, measured, [known[width] for width in measured])
 
     def draw(self, reference: Architecture, *, spread: float = 1.0) -> np.ndarray:
         """Return weights of the features, (3, L), from what is known of changes against a reference network.

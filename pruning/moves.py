@@ -199,7 +199,7 @@ class UniformMoves:
     ) -> list[Architecture]:
         """Return the n moves of the least predicted loss that keep the limits and are not known, the best first."""
         moves = [new for new in dict.fromkeys(self._around(arch, model, weights)) if new not in known]
-        width = {n_embd: model.of_width(n_embd, arch, weights) for n_embd in self._widths}
+        width = dict(zip(self._widths, model.of_widths(self._widths, arch, weights), strict=True))
         value = np.array([model.features(new) @ weights.ravel() + width[new.n_embd] for new in moves])
         held = all_hold(self.limits, moves)
         order = [i for i in np.argsort(value, kind="stable") if held[i]]

@@ -145,12 +145,12 @@ def test_few_evaluations_go_to_a_width_that_was_seen_to_be_bad():
 def test_what_a_width_costs_is_learnt_and_linear_between_widths():
     model = DamageModel(QUALITY, rng=np.random.default_rng(0))
     reference, weights = uniform(DENSE, (6, 2, 48), [1]), np.full((3, 4), 2.0)
-    assert model.of_width(16, reference, weights) == 0.0
+    assert model.of_widths([16], reference, weights).tolist() == [0.0]
     told = {arch: float(model.features(arch) @ weights.ravel()) for arch in (reference, uniform(DENSE, (3, 1, 24), []))}
     for arch, value in told.items():
         model.see(arch, value + 1.0)
         model.see(replace(arch, n_embd=16), value + 4.0)
-    assert [model.of_width(n, reference, weights) for n in (16, 24, 32)] == pytest.approx([3.0, 1.5, 0.0])
+    assert model.of_widths([16, 24, 32], reference, weights) == pytest.approx([3.0, 1.5, 0.0])
 
 
 def test_starts_that_miss_a_limit_or_are_not_uniform_are_refused():
