@@ -16,6 +16,7 @@ from pruning.cost_limits import CostFunction, CostLimit, parameter_ratio
 from pruning.depth_search import iterative_drop
 from pruning.device_costs import known_lattice
 from pruning.families import Family, given_family
+from pruning.final import finish
 from pruning.lattice import Lattice
 from pruning.matching import Match, match_latency, match_params
 from pruning.ordered import put_in_order
@@ -25,6 +26,7 @@ from pruning.pruned import Pruned
 from pruning.quality_table import QualityTable, measure_quality
 from pruning.solve import prune_to_budget
 from pruning.true_loss import CalibrationLoss
+from supernet.architecture import Architecture
 from supernet.checkpoint import load_subnet, save_subnet
 
 OURS = "ours"
@@ -158,6 +160,23 @@ def our_network(study: Study, goal: Goal, draw: int) -> Pruned:
     """Return our network for a goal."""
     ours(study, goal, draw)
     return Pruned(*load_subnet(ours_folder(study, goal, draw)))
+
+
+def remake(study: Study, goal: Goal, draw: int, arch: Architecture) -> Pruned:
+    """Make and save our network for a goal with an architecture that an earlier search found: its weights anew."""
+    prepared = study.our_evidence(draw)
+    ordered, folder = put_in_order(prepared), study.run_folder(draw, "prefill")
+    database = OverlayDatabase(ordered.supernet, ordered.moments, folder=folder / "overlays")
+    settings = study.settings.ours.resolved(prepared.supernet)
+    final = finish(
+        database, arch, study.texts(draw), dense=ordered.supernet, folder=folder / "networks",
+        distillation=settings.distillation, precision=settings.precision, progress=study.progress,
+    )  # fmt: skip
+    save_subnet(ours_folder(study, goal, draw), final.pruned.gpt, final.pruned.arch)
+    study.record(
+        f"ours/draw-{draw}/{slug(goal)}", lambda: {"goal": goal.name, "arch": arch.id, "way": final.way, "remade": True}
+    )
+    return final.pruned
 
 
 def _prune(study: Study, goal: Goal, draw: int) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from pruning_methods import CONTRACT, ONE_SHOT, OURS, Goal, families, match, our_network, ours, slug
+from pruning_methods import CONTRACT, ONE_SHOT, OURS, Goal, families, match, our_network, ours, remake, slug
 from pruning_study import Study
 
 from pruning.families import Family
@@ -18,6 +19,8 @@ from pruning.recovery import dense_control
 from pruning.recovery_grid import recover_grid
 from pruning.recovery_settings import RecoverySettings
 from pruning.zero_shot import DEFAULT_TASKS, scores_record, zero_shot
+from supernet.architecture import Architecture
+from supernet.artifacts import read_json
 from supernet.corpus import find_documents
 from supernet.tokens import TokenBlocks, tokenise
 
@@ -81,6 +84,28 @@ def _our_record(study: Study, goal: Goal, draw: int) -> dict[str, Any]:
         "said": said,
         **_scored(study, goal, pruned, repeats=3 * study.settings.repeats),
     }
+
+
+def of_our_networks(record: str) -> bool:
+    """Return whether a record, by its name, was measured of our networks: not true of them once they are remade."""
+    stage, name = record.split("/")[0], record.split("/")[-1]
+    return stage in ("contract", "supernet") or name.split(" ")[0] == OURS
+
+
+def remake_all(study: Study, report: Path, *, goals: Sequence[Goal] = ONE_SHOT) -> None:
+    """Make our networks anew with the architectures of an earlier report; their shapes keep the latencies it has."""
+    known = read_json(report)["records"]
+    for draw in range(study.settings.n_draws):
+        for goal in goals:
+            where = record_name(goal, draw, OURS)
+            if where in known:
+                study.record(where, partial(_remade_record, study, goal, draw, known[where], report.name))
+
+
+def _remade_record(study: Study, goal: Goal, draw: int, known: Mapping[str, Any], report: str) -> dict[str, Any]:
+    pruned = remake(study, goal, draw, Architecture.from_id(known["arch"]))
+    shape = {name: known[name] for name in ("method", "goal", "draw", "within", "ratio", "trunk", "arch")}
+    return shape | {"architecture_from": report, "losses": study.losses(pruned.gpt, known["arch"][:40])}
 
 
 def _scored(study: Study, goal: Goal, pruned: Pruned, *, repeats: int | None = None) -> dict[str, Any]:

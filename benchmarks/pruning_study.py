@@ -204,11 +204,12 @@ class Study:
         names = sorted(path.relative_to(base).with_suffix("").as_posix() for path in base.rglob("*.json"))
         return {name: self.record(name) for name in names if name.split("/")[0] not in _NOT_REPORTED}
 
-    def adopt(self, report: str | Path) -> list[str]:
+    def adopt(self, report: str | Path, *, without: Callable[[str], bool] = lambda name: False) -> list[str]:
         """Take over what an earlier report has and this folder lacks, marked with where it is from; return the names.
 
         Args:
             report: a .json that `pruning_report.write_report` wrote, e.g. on another machine.
+            without: which names are left there.
 
         Raises:
             ValueError: it is of a study with other settings.
@@ -220,7 +221,7 @@ class Study:
             raise ValueError(f"{report} is of a study with other {', '.join(changed)}: its records do not belong here")
         source = {"from": Path(report).name, "cpu": given["machine"].get("cpu"), "date": given["date"]}
         base = self.folder / "records"
-        taken = [name for name in given["records"] if not (base / f"{name}.json").is_file()]
+        taken = [name for name in given["records"] if not (base / f"{name}.json").is_file() and not without(name)]
         for name in taken:
             write_json(base / f"{name}.json", {"adopted": source, **given["records"][name]})
         return taken

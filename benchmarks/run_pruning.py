@@ -17,7 +17,16 @@ from pathlib import Path
 import torch
 from pruning_methods import CONTRACT, ONE_SHOT
 from pruning_report import write_report
-from pruning_stages import METHODS, contract, one_shot, prepare_all, recovery, zero_shot_all
+from pruning_stages import (
+    METHODS,
+    contract,
+    of_our_networks,
+    one_shot,
+    prepare_all,
+    recovery,
+    remake_all,
+    zero_shot_all,
+)
 from pruning_study import Study, StudySettings, default_settings, smoke_settings
 from pruning_supernet import supernet_route
 
@@ -44,7 +53,11 @@ def run(study: Study, options: argparse.Namespace) -> None:
     budgets = [goal for goal in CONTRACT if goal.name in options.budgets] if options.budgets else list(CONTRACT)
     budgets = [goal for goal in budgets if not smoke or goal.target == 0.75]
     for report in options.adopt:
-        print(f"--- {len(study.adopt(report))} records of {report.name}", flush=True)
+        taken = study.adopt(report, without=of_our_networks if options.remake else lambda name: False)
+        print(f"--- {len(taken)} records of {report.name}", flush=True)
+    if options.remake:
+        print(f"--- our architectures of {options.remake.name}", flush=True)
+        remake_all(study, options.remake, goals=goals)
     for stage in options.stages:
         print(f"--- {stage}", flush=True)
         if stage == "prepare":
@@ -76,6 +89,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, default=None, help="the Markdown file; a .json goes beside it")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--adopt", type=Path, nargs="+", default=[], help="reports (.json) with records to take over")
+    parser.add_argument("--remake", type=Path, help="report (.json) whose architectures of ours get new weights")
     parser.add_argument("--smoke", action="store_true", help="stories260K, tiny settings")
     parser.add_argument("--model", default=None, help="checkpoint; default: smollm2-135m")
     parser.add_argument("--draws", type=int, default=None, help="calibration draws (3)")

@@ -46,8 +46,9 @@ def run(cfg: DictConfig) -> Job:
     calibration = CalibrationSettings(**{"seed": cfg.seed} | values["calibration"])
     settings = PruneSettings(
         mode=cfg.mode, embd=cfg.embd, criterion=cfg.criterion, intercept=cfg.intercept, damping=cfg.damping,
-        device=cfg.device.name, threads=cfg.device.threads, precision=cfg.precision,
-        search=SearchSettings(**values["search"]), verify=VerifySettings(**values["verify"]), seed=cfg.seed,
+        local_distillation=cfg.local_distillation, device=cfg.device.name, threads=cfg.device.threads,
+        precision=cfg.precision, search=SearchSettings(**values["search"]), verify=VerifySettings(**values["verify"]),
+        seed=cfg.seed,
     )  # fmt: skip
     job = _job_settings(values)
     save_run_info(cfg, cfg.run_dir)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pruning.local_distillation import LocalDistillation
 from pruning.overlay import OverlayDatabase
 from pruning.pruned import Pruned
 from pruning.realise import Target, realise
@@ -26,7 +28,8 @@ class Final:
     Attributes:
         pruned: network and architecture (with a bias where intercepts were put in).
         selection: the architecture in the supernet.
-        way: how its projections were solved: "dense" or "own" (see `realise`), or "overlays".
+        way: how its projections were solved: "dense" or "own" (see `realise`), "distilled" ("dense" with MLPs distilled
+            locally), or "overlays".
         search_losses: cross-entropy on the search text of each way that was tried, nats a token.
         before: the dense network on the held-out text.
         after: this network on it.
@@ -46,6 +49,7 @@ def finish(
     texts: Texts,
     *,
     dense: Supernet,
+    distillation: LocalDistillation | None = None,
     folder: Path | None = None,
     precision: str = "32",
     progress: bool = False,
@@ -59,14 +63,24 @@ def finish(
         arch: what to make.
         texts: of the run.
         dense: the ordered network.
+        distillation: of MLPs, where the family allows it (see `realise`); None solves the projections only.
         folder: keeps the finished network, and gives it back when it is there; None keeps nothing.
         precision: of the forwards on calibration text (see `realise`); the losses are float32's.
         progress: show a progress bar.
     """
-    place = None if folder is None else folder / hashlib.sha256(arch.id.encode()).hexdigest()[:16]
+    ends_in_norms = dense.config.post_attention_norm or dense.config.post_mlp_norm
+    target: Target = "own" if ends_in_norms else "dense"
+    distillation = None if ends_in_norms else distillation
+    way = target if distillation is None else "distilled"
+    name = arch.id if distillation is None else f"{arch.id} {distillation}"
+    place = None if folder is None else folder / hashlib.sha256(name.encode()).hexdigest()[:16]
     if place is not None and place.is_dir():
         return _stored(place, arch)
-    final = _made(database, arch, texts, dense, precision=precision, progress=progress)
+    realised = realise(
+        dense, arch, texts.calibration[:, :-1], settings=database.settings, target=target,
+        distillation=distillation, precision=precision, progress=progress,
+    )  # fmt: skip
+    final = _best({"overlays": database.extract(arch), way: realised}, arch, texts, dense)
     if place is not None:
         card = {"way": final.way, "search_losses": final.search_losses}
         card |= {"before": _plain(final.before), "after": _plain(final.after)}
@@ -74,20 +88,7 @@ def finish(
     return final
 
 
-def _made(
-    database: OverlayDatabase, arch: Architecture, texts: Texts, dense: Supernet, *, precision: str, progress: bool
-) -> Final:
-    made: dict[str, Pruned] = {"overlays": database.extract(arch)}
-    target: Target = "own" if dense.config.post_attention_norm or dense.config.post_mlp_norm else "dense"
-    made[target] = realise(
-        dense,
-        arch,
-        texts.calibration[:, :-1],
-        settings=database.settings,
-        target=target,
-        precision=precision,
-        progress=progress,
-    )
+def _best(made: Mapping[str, Pruned], arch: Architecture, texts: Texts, dense: Supernet) -> Final:
     losses = {way: evaluate(one.gpt, [None], texts.search)[0].loss for way, one in made.items()}
     way = min(losses, key=losses.__getitem__)
     (before,), (after,) = (evaluate(net, [None], texts.held_out) for net in (dense, made[way].gpt))

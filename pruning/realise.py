@@ -1,7 +1,8 @@
 """Make the final pruned network: moments are collected again, layer by layer, behind what is already pruned.
 
 The overlays of a search come from the dense network's activations. A pruned network's later layers see other inputs;
-here every projection is solved for the inputs it will really get (SlimGPT, ZipLM).
+here every projection is solved for the inputs it will really get (SlimGPT, ZipLM). Towards the dense network's stream
+all of an MLP may be fitted further (`local_distillation`).
 
 Shapes: n blocks of calibration text, B of a batch, T tokens, C n_embd.
 """
@@ -25,6 +26,7 @@ from pruning.collection import Enough, autocast, eval_mode, hooks
 from pruning.first_tokens import first_tokens
 from pruning.input_statistics import InputStatistics
 from pruning.levels import Level, is_whole, kept_inputs, levels_of, nested_order
+from pruning.local_distillation import LocalDistillation, distil_mlp
 from pruning.moments import check_finite
 from pruning.overlay import OverlaySettings
 from pruning.pruned import Pruned, add_biases, put_projection
@@ -46,6 +48,7 @@ def realise(
     *,
     settings: OverlaySettings | None = None,
     target: Target = "own",
+    distillation: LocalDistillation | None = None,
     batch_size: int = 4,
     precision: str = "32",
     progress: bool = False,
@@ -60,13 +63,14 @@ def realise(
         target: "own": each part should give what its unpruned self gives on the same inputs. "dense": the residual
             stream should be the dense network's, so that later projections, whole ones too, make up for the errors of
             earlier ones.
+        distillation: fit all of every MLP towards the dense stream after its projection is solved; None does not.
         batch_size: blocks of one forward.
         precision: "32", or "bf16" for autocast to bfloat16.
         progress: show a progress bar.
 
     Raises:
-        ValueError: the supernet does not contain `arch`, unusable blocks, an unknown target, or target="dense" for a
-            family with norms after attention or MLP.
+        ValueError: the supernet does not contain `arch`, unusable blocks, an unknown target, distillation with another
+            target than "dense", or target="dense" for a family with norms after attention or MLP.
     """
     ids, settings, config = check_blocks(blocks, supernet), settings or OverlaySettings(), supernet.config
     if settings.damping is None:
@@ -75,6 +79,8 @@ def realise(
         raise ValueError(f"target = {target!r}; allowed: own, dense")
     if target == "dense" and (config.post_attention_norm or config.post_mlp_norm):
         raise ValueError("target='dense' is not for families with norms after attention or MLP: use target='own'")
+    if distillation is not None and target != "dense":
+        raise ValueError(f"distillation is towards the dense network's stream: use target='dense', not {target!r}")
     gpt = extract(supernet, arch)
     levels = {(position, part): level for position, _, part, level in levels_of(arch)}
     if settings.intercept and (target == "dense" or any(not is_whole(config, p, v) for (_, p), v in levels.items())):
@@ -87,7 +93,7 @@ def realise(
         if target == "own":
             maker = _Own(supernet, arch, settings)
         else:
-            maker = _Dense(supernet, arch, settings, Stream.start(supernet, batches, precision))
+            maker = _Dense(supernet, arch, settings, distillation, Stream.start(supernet, batches, precision))
         for position, block in enumerate(tqdm(gpt.transformer.h, unit="layer", desc="realise", disable=not progress)):
             for part in ("attention", "mlp"):
                 if (position, part) in levels:
@@ -213,11 +219,14 @@ class _Own:
 class _Dense:
     """The residual stream should be the dense network's."""
 
-    def __init__(self, supernet: Supernet, arch: Architecture, settings: OverlaySettings, stream: Stream) -> None:
-        self.supernet, self.arch, self.settings = supernet, arch, settings
+    def __init__(
+        self, supernet: Supernet, arch: Architecture, settings: OverlaySettings,
+        distillation: LocalDistillation | None, stream: Stream,
+    ) -> None:  # fmt: skip
+        self.supernet, self.arch, self.settings, self.distillation = supernet, arch, settings, distillation
         self.layer, self.stream = -1, stream
         self.targets: dict[Part, list[Tensor]] = {}
-        self.before_mlp: list[tuple[Tensor, Tensor]] = []  # state, inputs of the MLP's output projection
+        self.before_mlp: list[_BeforeMLP] = []
 
     def solve(self, stream: Stream, position: int, block: nn.Module, part: Part, level: Level) -> Solution | None:
         """Return the projection of one part nearest to the dense network's residual stream."""
@@ -232,7 +241,8 @@ class _Dense:
         if part == "attention":
             pairs = zip(stream.states, stream.inputs(block, position, projection), strict=True)
         else:
-            pairs = self.before_mlp = list(_before_mlp(stream, position, block, projection))
+            self.before_mlp = list(_before_mlp(stream, position, block, projection))
+            pairs = [(known.state, known.hidden) for known in self.before_mlp]
         for (state, x), wanted in zip(pairs, self.targets[part], strict=True):
             residual = wanted[..., : state.shape[-1]] - state
             fit.add(x, residual if projection.bias is None else residual - projection.bias)
@@ -250,14 +260,36 @@ class _Dense:
             self.targets = {"attention": [middle for middle, _ in pairs], "mlp": [out for _, out in pairs]}
             self.stream = replace(self.stream, states=tuple(self.targets["mlp"]))
 
-    def after(self, stream: Stream, position: int, block: nn.Module) -> Stream:
-        """Return the stream after a solved block; attention and the MLP's inside are not run again."""
+    def after(self, stream: Stream, position: int, block: Any) -> Stream:
+        """Return the stream after a solved block, whose MLP is distilled first; attention is not run again."""
         known, self.before_mlp = self.before_mlp, []
         projection = output_projection(block, "mlp")
         if not known or projection is None:
             return stream.after(block, position)
-        with autocast(known[0][1].device, stream.precision):
-            return replace(stream, states=tuple(state + projection(x) for state, x in known))
+        states = [one.state for one in known]
+        if self.distillation is None:
+            with autocast(states[0].device, stream.precision):
+                return replace(stream, states=tuple(one.state + projection(one.hidden) for one in known))
+        targets = [wanted[..., : state.shape[-1]] for wanted, state in zip(self.targets["mlp"], states, strict=True)]
+        inputs = [one.inputs for one in known]
+        distil_mlp(block.mlp, inputs, states, targets, self.distillation, precision=stream.precision)
+        with autocast(states[0].device, stream.precision):
+            return replace(stream, states=tuple(one.state + block.mlp(one.inputs) for one in known))
+
+
+@dataclass(frozen=True, slots=True)
+class _BeforeMLP:
+    """What an MLP meets in one batch.
+
+    Attributes:
+        state: (B, T, C) the residual stream that its output is added to.
+        inputs: (B, T, C) its inputs, behind the norm.
+        hidden: (B, T, s) the inputs of its output projection.
+    """
+
+    state: Tensor
+    inputs: Tensor
+    hidden: Tensor
 
 
 def _through(stream: Stream, position: int, block: Any) -> Iterator[tuple[Tensor, Tensor]]:
@@ -269,10 +301,11 @@ def _through(stream: Stream, position: int, block: Any) -> Iterator[tuple[Tensor
         yield (x + found[0] if found else x), out
 
 
-def _before_mlp(stream: Stream, position: int, block: Any, projection: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the residual stream that a block's MLP is added to, and the inputs of the MLP's output projection."""
+def _before_mlp(stream: Stream, position: int, block: Any, projection: nn.Module) -> Iterator[_BeforeMLP]:
+    """Yield what a block's MLP meets in every batch."""
     for x in stream.states:
         attended: list[Tensor] = []
-        with hooks([(block.post_attention_norm, "after", attended.append)]):
-            inputs = _caught(projection, partial(stream.call, block, position, x))
-        yield (x + attended[0] if attended else x), inputs
+        entered: list[Tensor] = []
+        with hooks([(block.post_attention_norm, "after", attended.append), (block.mlp, "before", entered.append)]):
+            hidden = _caught(projection, partial(stream.call, block, position, x))
+        yield _BeforeMLP(x + attended[0] if attended else x, entered[0], hidden)

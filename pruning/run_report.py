@@ -184,6 +184,8 @@ def _facts(result: PruneResult, settings: PruneSettings) -> dict[str, str]:
         "held-out text": f"{texts.held_out_name}, {texts.held_out[:, 1:].numel():,} tokens",
         "projections solved": {
             "dense": "layer by layer towards the dense residual stream",
+            "distilled": f"layer by layer towards the dense residual stream, {settings.local_distillation} passes of "
+            "local distillation of every MLP",
             "own": "layer by layer behind what is pruned",
             "overlays": "from the dense network's activations",
         }[result.final.way],

@@ -8,6 +8,7 @@ from typing import Literal
 import litgpt
 
 from pruning.importance import CRITERIA
+from pruning.local_distillation import LocalDistillation
 from pruning.precision import Precision, check_precision, resolved_precision
 
 Mode = Literal["uniform", "heterogeneous"]
@@ -79,6 +80,8 @@ class PruneSettings:
         criterion: of importance, a name in `importance.CRITERIA`.
         intercept: fit biases that make up for what goes.
         damping: of the least squares; None goes by the number of calibration tokens.
+        local_distillation: passes over the calibration text in which each MLP of the final network is fitted to the
+            dense residual stream after its least squares (`pruning.local_distillation`); 0 leaves it at least squares.
         device: torch's name of the device that is measured.
         threads: CPU threads of measurements; None is the physical cores.
         precision: of the forwards on calibration text; "auto" is "bf16" where that is faster (`pruning.precision`).
@@ -93,6 +96,7 @@ class PruneSettings:
     criterion: str = "obs"
     intercept: bool = False
     damping: float | None = None
+    local_distillation: int = 4
     device: str = "cpu"
     threads: int | None = None
     precision: Precision = "auto"
@@ -109,7 +113,14 @@ class PruneSettings:
             raise ValueError(f"criterion = {self.criterion!r}; allowed: {', '.join(CRITERIA)}")
         if self.damping is not None and not self.damping > 0:
             raise ValueError(f"damping = {self.damping}: must be positive, e.g. 0.5; null goes by the calibration text")
+        if self.local_distillation < 0:
+            raise ValueError(f"local_distillation = {self.local_distillation} passes: give 0 for none, or e.g. 4")
         check_precision(self.precision)
+
+    @property
+    def distillation(self) -> LocalDistillation | None:
+        """How MLPs of the final network are distilled; None is not at all."""
+        return LocalDistillation(self.local_distillation, seed=self.seed) if self.local_distillation else None
 
     def resolved(self, gpt: litgpt.GPT) -> PruneSettings:
         """Return the same settings with precision="auto" replaced by what is faster for this network here."""

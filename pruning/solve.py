@@ -2,7 +2,7 @@
 
     texts -> order of importance -> costs on the device -> overlays and quality table -> two plans measured ->
     candidates and local search -> rounds of (measurement, other candidates or, far from the limit, another search) ->
-    the best one measured once more, then solved layer by layer.
+    the best one measured once more, then solved layer by layer, its MLPs distilled from the dense network's.
 
 Everything costly is kept in the run's folder as soon as it is known: the same call goes on after a kill.
 """
@@ -381,7 +381,7 @@ class _Run:
         best, measured = (chosen[0], None) if self.budget.latency_ratio is None else self._confirmed(chosen)
         final = finish(
             self.database, best.arch, self.texts, dense=self.ordered.supernet, folder=self.folder / "networks",
-            precision=self.settings.precision, progress=self.progress,
+            distillation=self.settings.distillation, precision=self.settings.precision, progress=self.progress,
         )  # fmt: skip
         return final, measured
 

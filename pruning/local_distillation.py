@@ -1,0 +1,177 @@
+"""Local distillation: all weights of a pruned MLP are fitted to the dense network's residual stream.
+
+Least squares moves the output projection alone, and the gate and up projections still see the stream that they were
+trained on, not the one behind pruned layers. Here a few passes of AdamW over the calibration text fit all of one MLP at
+a time, on what it gets behind the layers before it, which are finished; no labels, no gradient through other blocks
+(blockwise local distillation: Puzzle, Bercovich et al. 2024, arXiv:2411.19146; block-wise reconstruction: BRECQ, Li et
+al. 2021). Minimised is the mean over tokens of
+    |state + MLP(x) - target|^2 / |target|^2
+relative, since the streams of first tokens are a hundred times as large as others (`first_tokens`).
+
+Every eighth text is held out, and the weights after the best pass on those are kept, or the ones that came in.
+
+Shapes: B texts of T tokens, N tokens in all, C n_embd.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pruning.collection import autocast
+
+_HELD_OUT = 8  # every eighth text
+_WARMUP = 10  # steps, at most a tenth of all
+_CHUNK = 8192  # tokens at once without gradients
+
+
+@dataclass(frozen=True, slots=True)
+class LocalDistillation:
+    """How MLPs are distilled.
+
+    Attributes:
+        epochs: passes over the calibration text.
+        learning_rate: of AdamW, relative to the root mean square of each weight; cosine to zero.
+        batch_size: tokens of a step.
+        seed: of the order of tokens.
+
+    Raises:
+        ValueError: a negative seed, or anything else that is not positive.
+    """
+
+    epochs: int = 4
+    learning_rate: float = 0.025
+    batch_size: int = 2048
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "learning_rate", "batch_size"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"local distillation {name} = {getattr(self, name)}: must be positive")
+        if self.seed < 0:
+            raise ValueError(f"local distillation seed = {self.seed}: must not be negative")
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """What an MLP gets and what should come of it, one row a token.
+
+    Attributes:
+        inputs: (N, C) of the MLP, behind its norm.
+        missing: (N, C) the target stream less the state that the MLP's output is added to.
+        weight: (N,) 1 / |target|^2.
+    """
+
+    inputs: Tensor
+    missing: Tensor
+    weight: Tensor
+
+    @classmethod
+    def of(cls, inputs: Sequence[Tensor], states: Sequence[Tensor], targets: Sequence[Tensor]) -> Examples:
+        """Return the examples of batches of texts, each (B, T, C)."""
+        missing = [(y - s).flatten(0, -2).float() for y, s in zip(targets, states, strict=True)]
+        energy = [y.flatten(0, -2).float().square().sum(-1) for y in targets]
+        least = torch.finfo(torch.float32).tiny
+        return cls(
+            torch.cat([x.flatten(0, -2).float() for x in inputs]),
+            torch.cat(missing),
+            1 / torch.cat(energy).clamp(min=least),
+        )
+
+    def rows(self, index: Tensor) -> Examples:
+        """Return some of the tokens."""
+        return Examples(self.inputs[index], self.missing[index], self.weight[index])
+
+    def error(self, mlp: nn.Module, precision: str) -> Tensor:
+        """Return the mean relative error of an MLP on these tokens, a scalar."""
+        with autocast(self.inputs.device, precision):
+            out = mlp(self.inputs)
+        return ((out.float() - self.missing).square().sum(-1) * self.weight).mean()
+
+
+def distil_mlp(
+    mlp: nn.Module,
+    inputs: Sequence[Tensor],
+    states: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    settings: LocalDistillation,
+    *,
+    precision: str = "32",
+) -> tuple[float, float]:
+    """Fit all weights of an MLP, in place and in their dtype; they are float32 while they are fitted.
+
+    Args:
+        mlp: it maps (..., C) to (..., C).
+        inputs: what it gets, batches (B, T, C) of texts.
+        states: the residual stream that its output is added to.
+        targets: what the stream should be then.
+        settings: how.
+        precision: of forwards, "32" or "bf16".
+
+    Returns:
+        The relative error on the held-out texts before and after, which is never larger; both NaN where no text can be
+        held out, one besides first tokens: nothing is changed then.
+    """
+    n_texts = sum(len(batch) for batch in inputs if batch.shape[1] > 1)
+    if n_texts < 2:
+        return math.nan, math.nan
+    held = _held_out(inputs, min(_HELD_OUT, n_texts) - 1)
+    examples = Examples.of(inputs, states, targets)
+    held_out, trained = examples.rows(held.nonzero().flatten()), examples.rows((~held).nonzero().flatten())
+    student = copy.deepcopy(mlp).float().requires_grad_(True)
+    before = best = _error(student, held_out, precision)
+    for _ in _passes(student, trained, settings, precision):
+        after = _error(student, held_out, precision)
+        if after < best:  # never true of NaN
+            best = after
+            mlp.load_state_dict(student.state_dict())
+    return before, best
+
+
+def _passes(student: nn.Module, examples: Examples, settings: LocalDistillation, precision: str) -> Iterator[int]:
+    """Train, and yield the number of every finished pass."""
+    n, generator = len(examples.weight), torch.Generator().manual_seed(settings.seed)
+    size = min(settings.batch_size, n)
+    per_epoch = n // size
+    steps = settings.epochs * per_epoch
+    rates = {p: settings.learning_rate * float(p.detach().square().mean().sqrt()) for p in student.parameters()}
+    optimizer = torch.optim.AdamW(
+        [{"params": [p], "lr": rate} for p, rate in rates.items()], betas=(0.9, 0.95), weight_decay=0.0, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step, steps))
+    for epoch in range(settings.epochs):
+        order = torch.randperm(n, generator=generator).to(examples.weight.device)
+        for batch in order[: per_epoch * size].split(size):
+            with torch.enable_grad():
+                error = examples.rows(batch).error(student, precision)
+            optimizer.zero_grad()
+            error.backward()
+            optimizer.step()
+            schedule.step()
+        yield epoch
+
+
+def _schedule(step: int, steps: int) -> float:
+    """Return the share of the learning rate: a short warm-up, then a cosine to zero."""
+    warmup = min(1.0, (step + 1) / max(1, min(_WARMUP, steps // 10)))
+    return warmup * 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0)))
+
+
+@torch.no_grad()
+def _error(mlp: nn.Module, examples: Examples, precision: str) -> float:
+    """Return the relative error in chunks of tokens."""
+    n = len(examples.weight)
+    parts = torch.arange(n, device=examples.weight.device).split(_CHUNK)
+    return sum(float(examples.rows(part).error(mlp, precision)) * len(part) for part in parts) / n
+
+
+def _held_out(batches: Sequence[Tensor], first: int) -> Tensor:
+    """Return which tokens are of a held-out text, (N,): every eighth text from the `first`."""
+    place = batches[0].device
+    sizes = torch.cat([torch.full((len(batch),), batch.shape[1], device=place) for batch in batches])  # (texts,)
+    return (torch.arange(len(sizes), device=place) % _HELD_OUT == first).repeat_interleave(sizes)
