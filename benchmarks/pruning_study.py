@@ -223,7 +223,8 @@ class Study:
         base = self.folder / "records"
         taken = [name for name in given["records"] if not (base / f"{name}.json").is_file() and not without(name)]
         for name in taken:
-            write_json(base / f"{name}.json", {"adopted": source, **given["records"][name]})
+            record = given["records"][name]  # a list, as of blocks in the order they go, has no place for the mark
+            write_json(base / f"{name}.json", {"adopted": source, **record} if isinstance(record, dict) else record)
         return taken
 
     def run_folder(self, draw: int, workload: str) -> Path:

@@ -102,10 +102,12 @@ def test_what_another_machine_measured_is_taken_over_once_and_marked(tmp_path):
     there.record("dense", lambda: {"method": "dense", "trunk": 1.0, "losses": losses})
     there.record("one-shot/x/draw-0/flap", lambda: one_shot("flap", [1.0]) | {"losses": losses, "trunk": 1, "arch": ""})
     there.record("latency/x/1", lambda: {"ratio": 1.0})
+    there.record("removal/draw-0", lambda: [2, 0])
     _, report = write_report(there, tmp_path / "report.md")
     here = Study(tmp_path / "here", replace(settings, calibration=f"/elsewhere/{Path(settings.calibration).name}"))
     here.record("dense", lambda: {"method": "dense", "trunk": 1.0, "losses": losses, "own": True})
-    assert here.adopt(report) == ["one-shot/x/draw-0/flap"] and here.adopt(report) == []
+    assert here.adopt(report) == ["one-shot/x/draw-0/flap", "removal/draw-0"] and here.adopt(report) == []
+    assert here.record("removal/draw-0") == [2, 0]
     assert here.record("dense")["own"] and here.record("one-shot/x/draw-0/flap")["adopted"]["from"] == "report.json"
     markdown, _ = write_report(here, tmp_path / "again.md")
     assert "From report.json (" in markdown.read_text() and ": one-shot/x/draw-0/flap." in markdown.read_text()
@@ -137,3 +139,15 @@ def test_the_smoke_run_writes_a_report_and_makes_nothing_twice(tmp_path):
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "records").rglob("*.json")}
     main(arguments)  # all there already
     assert made == {path: path.stat().st_mtime_ns for path in (tmp_path / "records").rglob("*.json")}
+    again = tmp_path / "again"  # our architectures with new weights, everything else as it was measured
+    main([*arguments, "--folder", str(again), "--adopt", str(tmp_path / "report.json"),
+          "--remake", str(tmp_path / "report.json"), "--stages", "report"])  # fmt: skip
+    before, after = (json.loads((folder / "report.json").read_text())["records"] for folder in (tmp_path, again))
+    assert not any(name.startswith(("contract", "supernet")) for name in after)
+    for name, record in after.items():
+        if name.endswith("/ours"):
+            assert record["architecture_from"] == "report.json" and "adopted" not in record
+            assert {k: record[k] for k in ("arch", "ratio")} == {k: before[name][k] for k in ("arch", "ratio")}
+        else:
+            assert record["adopted"]["from"] == "report.json"
+    assert sum(name.endswith("/ours") for name in after) == 3
