@@ -78,7 +78,7 @@ def finish(
         return _stored(place, arch)
     realised = realise(
         dense, arch, texts.calibration[:, :-1], settings=database.settings, target=target,
-        distillation=distillation, precision=precision, progress=progress,
+        distillation=distillation, held_out=texts.search[:, :-1], precision=precision, progress=progress,
     )  # fmt: skip
     final = _best({"overlays": database.extract(arch), way: realised}, arch, texts, dense)
     if place is not None:

@@ -8,7 +8,9 @@ al. 2021). Minimised is the mean over tokens of
     |state + MLP(x) - target|^2 / |target|^2
 relative, since the streams of first tokens are a hundred times as large as others (`first_tokens`).
 
-Every eighth text is held out, and the weights after the best pass on those are kept, or the ones that came in.
+The weights after the pass that is best on held-out text are kept, or the ones that came in. That text must be unknown
+to the least squares before, too: on what those saw, their error is 15 % lower than elsewhere (SmolLM2-135M, 32,768
+tokens), which is more than these passes gain.
 
 Shapes: B texts of T tokens, N tokens in all, C n_embd.
 """
@@ -25,7 +27,6 @@ from torch import Tensor, nn
 
 from pruning.collection import autocast
 
-_HELD_OUT = 8  # every eighth text
 _WARMUP = 10  # steps, at most a tenth of all
 _CHUNK = 8192  # tokens at once without gradients
 
@@ -72,16 +73,16 @@ class Examples:
     weight: Tensor
 
     @classmethod
-    def of(cls, inputs: Sequence[Tensor], states: Sequence[Tensor], targets: Sequence[Tensor]) -> Examples:
-        """Return the examples of batches of texts, each (B, T, C)."""
-        missing = [(y - s).flatten(0, -2).float() for y, s in zip(targets, states, strict=True)]
-        energy = [y.flatten(0, -2).float().square().sum(-1) for y in targets]
-        least = torch.finfo(torch.float32).tiny
-        return cls(
-            torch.cat([x.flatten(0, -2).float() for x in inputs]),
-            torch.cat(missing),
-            1 / torch.cat(energy).clamp(min=least),
-        )
+    def of(cls, inputs: Tensor, state: Tensor, target: Tensor) -> Examples:
+        """Return the examples of a batch of texts, each (B, T, C): the stream should go from state to target."""
+        rows = target.flatten(0, -2).float()
+        energy = rows.square().sum(-1).clamp(min=torch.finfo(torch.float32).tiny)
+        return cls(inputs.flatten(0, -2).float(), rows - state.flatten(0, -2).float(), 1 / energy)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Examples]) -> Examples:
+        """Return the examples of all batches."""
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("inputs", "missing", "weight")))
 
     def rows(self, index: Tensor) -> Examples:
         """Return some of the tokens."""
@@ -95,37 +96,23 @@ class Examples:
 
 
 def distil_mlp(
-    mlp: nn.Module,
-    inputs: Sequence[Tensor],
-    states: Sequence[Tensor],
-    targets: Sequence[Tensor],
-    settings: LocalDistillation,
-    *,
-    precision: str = "32",
+    mlp: nn.Module, shown: Examples, held_out: Examples, settings: LocalDistillation, *, precision: str = "32"
 ) -> tuple[float, float]:
     """Fit all weights of an MLP, in place and in their dtype; they are float32 while they are fitted.
 
     Args:
         mlp: it maps (..., C) to (..., C).
-        inputs: what it gets, batches (B, T, C) of texts.
-        states: the residual stream that its output is added to.
-        targets: what the stream should be then.
+        shown: what it is fitted to.
+        held_out: what says which pass is the best.
         settings: how.
         precision: of forwards, "32" or "bf16".
 
     Returns:
-        The relative error on the held-out texts before and after, which is never larger; both NaN where no text can be
-        held out, one besides first tokens: nothing is changed then.
+        The relative error on the held-out text before and after; after is never larger.
     """
-    n_texts = sum(len(batch) for batch in inputs if batch.shape[1] > 1)
-    if n_texts < 2:
-        return math.nan, math.nan
-    held = _held_out(inputs, min(_HELD_OUT, n_texts) - 1)
-    examples = Examples.of(inputs, states, targets)
-    held_out, trained = examples.rows(held.nonzero().flatten()), examples.rows((~held).nonzero().flatten())
     student = copy.deepcopy(mlp).float().requires_grad_(True)
     before = best = _error(student, held_out, precision)
-    for _ in _passes(student, trained, settings, precision):
+    for _ in _passes(student, shown, settings, precision):
         after = _error(student, held_out, precision)
         if after < best:  # never true of NaN
             best = after
@@ -168,10 +155,3 @@ def _error(mlp: nn.Module, examples: Examples, precision: str) -> float:
     n = len(examples.weight)
     parts = torch.arange(n, device=examples.weight.device).split(_CHUNK)
     return sum(float(examples.rows(part).error(mlp, precision)) * len(part) for part in parts) / n
-
-
-def _held_out(batches: Sequence[Tensor], first: int) -> Tensor:
-    """Return which tokens are of a held-out text, (N,): every eighth text from the `first`."""
-    place = batches[0].device
-    sizes = torch.cat([torch.full((len(batch),), batch.shape[1], device=place) for batch in batches])  # (texts,)
-    return (torch.arange(len(sizes), device=place) % _HELD_OUT == first).repeat_interleave(sizes)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Any, Literal
 
 import litgpt
@@ -26,7 +27,7 @@ from pruning.collection import Enough, autocast, eval_mode, hooks
 from pruning.first_tokens import first_tokens
 from pruning.input_statistics import InputStatistics
 from pruning.levels import Level, is_whole, kept_inputs, levels_of, nested_order
-from pruning.local_distillation import LocalDistillation, distil_mlp
+from pruning.local_distillation import Examples, LocalDistillation, distil_mlp
 from pruning.moments import check_finite
 from pruning.overlay import OverlaySettings
 from pruning.pruned import Pruned, add_biases, put_projection
@@ -49,6 +50,7 @@ def realise(
     settings: OverlaySettings | None = None,
     target: Target = "own",
     distillation: LocalDistillation | None = None,
+    held_out: Tensor | np.ndarray | TokenBlocks | None = None,
     batch_size: int = 4,
     precision: str = "32",
     progress: bool = False,
@@ -64,13 +66,16 @@ def realise(
             stream should be the dense network's, so that later projections, whole ones too, make up for the errors of
             earlier ones.
         distillation: fit all of every MLP towards the dense stream after its projection is solved; None does not.
+        held_out: (m, T') token ids that nothing is fitted to: the pass of every distillation that helps most there is
+            kept. Only looked at for distillation.
         batch_size: blocks of one forward.
         precision: "32", or "bf16" for autocast to bfloat16.
         progress: show a progress bar.
 
     Raises:
         ValueError: the supernet does not contain `arch`, unusable blocks, an unknown target, distillation with another
-            target than "dense", or target="dense" for a family with norms after attention or MLP.
+            target than "dense" or without held-out text, or target="dense" for a family with norms after attention or
+            MLP.
     """
     ids, settings, config = check_blocks(blocks, supernet), settings or OverlaySettings(), supernet.config
     if settings.damping is None:
@@ -81,6 +86,8 @@ def realise(
         raise ValueError("target='dense' is not for families with norms after attention or MLP: use target='own'")
     if distillation is not None and target != "dense":
         raise ValueError(f"distillation is towards the dense network's stream: use target='dense', not {target!r}")
+    if distillation is not None and held_out is None:
+        raise ValueError("distillation ends where it helps most on text that nothing was fitted to: give held_out")
     gpt = extract(supernet, arch)
     levels = {(position, part): level for position, _, part, level in levels_of(arch)}
     if settings.intercept and (target == "dense" or any(not is_whole(config, p, v) for (_, p), v in levels.items())):
@@ -88,12 +95,17 @@ def realise(
     place = next(supernet.parameters()).device
     with eval_mode(supernet), eval_mode(gpt), torch.no_grad():
         batches = [*ids.to(place).split(batch_size), first_tokens(ids).to(place)]
+        n_fitted = len(batches)
+        if distillation is not None:
+            others = check_blocks(held_out, supernet)
+            batches += [*others.to(place).split(batch_size), first_tokens(others).to(place)]
         stream = Stream.start(gpt, batches, precision)
         maker: _Own | _Dense
         if target == "own":
             maker = _Own(supernet, arch, settings)
         else:
-            maker = _Dense(supernet, arch, settings, distillation, Stream.start(supernet, batches, precision))
+            dense = Stream.start(supernet, batches, precision)
+            maker = _Dense(supernet, arch, settings, dense, distillation=distillation, n_fitted=n_fitted)
         for position, block in enumerate(tqdm(gpt.transformer.h, unit="layer", desc="realise", disable=not progress)):
             for part in ("attention", "mlp"):
                 if (position, part) in levels:
@@ -217,13 +229,14 @@ class _Own:
 
 
 class _Dense:
-    """The residual stream should be the dense network's."""
+    """The residual stream should be the dense network's; the batches after the first `n_fitted` are held out."""
 
     def __init__(
-        self, supernet: Supernet, arch: Architecture, settings: OverlaySettings,
-        distillation: LocalDistillation | None, stream: Stream,
+        self, supernet: Supernet, arch: Architecture, settings: OverlaySettings, stream: Stream, *,
+        distillation: LocalDistillation | None, n_fitted: int,
     ) -> None:  # fmt: skip
-        self.supernet, self.arch, self.settings, self.distillation = supernet, arch, settings, distillation
+        self.supernet, self.arch, self.settings = supernet, arch, settings
+        self.distillation, self.n_fitted = distillation, n_fitted
         self.layer, self.stream = -1, stream
         self.targets: dict[Part, list[Tensor]] = {}
         self.before_mlp: list[_BeforeMLP] = []
@@ -243,7 +256,7 @@ class _Dense:
         else:
             self.before_mlp = list(_before_mlp(stream, position, block, projection))
             pairs = [(known.state, known.hidden) for known in self.before_mlp]
-        for (state, x), wanted in zip(pairs, self.targets[part], strict=True):
+        for (state, x), wanted in islice(zip(pairs, self.targets[part], strict=True), self.n_fitted):
             residual = wanted[..., : state.shape[-1]] - state
             fit.add(x, residual if projection.bias is None else residual - projection.bias)
         return fit.solve(
@@ -266,15 +279,20 @@ class _Dense:
         projection = output_projection(block, "mlp")
         if not known or projection is None:
             return stream.after(block, position)
-        states = [one.state for one in known]
-        if self.distillation is None:
-            with autocast(states[0].device, stream.precision):
-                return replace(stream, states=tuple(one.state + projection(one.hidden) for one in known))
-        targets = [wanted[..., : state.shape[-1]] for wanted, state in zip(self.targets["mlp"], states, strict=True)]
-        inputs = [one.inputs for one in known]
-        distil_mlp(block.mlp, inputs, states, targets, self.distillation, precision=stream.precision)
-        with autocast(states[0].device, stream.precision):
-            return replace(stream, states=tuple(one.state + block.mlp(one.inputs) for one in known))
+        if self.distillation is not None:
+            self._distil(block.mlp, known)
+        with autocast(known[0].state.device, stream.precision):
+            added = (block.mlp(one.inputs) if self.distillation else projection(one.hidden) for one in known)
+            return replace(stream, states=tuple(one.state + out for one, out in zip(known, added, strict=True)))
+
+    def _distil(self, mlp: nn.Module, known: Sequence[_BeforeMLP]) -> None:
+        assert self.distillation is not None
+        examples = [
+            Examples.of(one.inputs, one.state, wanted[..., : one.state.shape[-1]])
+            for one, wanted in zip(known, self.targets["mlp"], strict=True)
+        ]
+        shown, held_out = (Examples.joined(part) for part in (examples[: self.n_fitted], examples[self.n_fitted :]))
+        distil_mlp(mlp, shown, held_out, self.distillation, precision=self.stream.precision)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,18 @@
 """Local distillation: an MLP behind pruned layers comes nearer to the dense network's residual stream."""
 
 import copy
-import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from pruning_supernets import blocks_for, build_supernet, calm_supernet, recorded_inputs
 from torch import nn
 
-from pruning.local_distillation import Examples, LocalDistillation, distil_mlp
-from pruning.realise import realise
-from pruning.solve import PruneSettings
+from pruning.local_distillation import Examples, LocalDistillation, _passes, distil_mlp
+from pruning.overlay import OverlaySettings
+from pruning.realise import _Dense, realise
+from pruning.settings import PruneSettings
 from supernet.architecture import Architecture
 
 QUICK = LocalDistillation(epochs=3, batch_size=64)
@@ -28,9 +29,9 @@ class Small(nn.Module):
         return self.down(nn.functional.silu(self.gate(x)) * self.up(x))
 
 
-def task(seed=0, n=24, T=32, width=8, hidden=32, kept=16):
-    """Return the first neurons of a random MLP, and what it gets and should give, n texts and first tokens."""
-    torch.manual_seed(seed)
+def task(n=800, width=8, hidden=32, kept=16):
+    """Return the first neurons of a random MLP, and what it gets and should give: to fit, to stop, and other."""
+    torch.manual_seed(0)
     teacher = Small(width, hidden)
     student = Small(width, kept)
     with torch.no_grad():
@@ -39,94 +40,84 @@ def task(seed=0, n=24, T=32, width=8, hidden=32, kept=16):
             getattr(student, part).bias.copy_(getattr(teacher, part).bias[:kept])
         student.down.weight.copy_(teacher.down.weight[:, :kept])
         student.down.bias.copy_(teacher.down.bias)
-    inputs = [torch.randn(n // 2, T, width), torch.randn(n - n // 2, T, width), torch.randn(40, 1, width)]
-    states = [torch.randn(x.shape) for x in inputs]
-    with torch.no_grad():
-        targets = [s + teacher(x) for s, x in zip(states, inputs, strict=True)]
-    return student, inputs, states, targets
+
+        def examples(n_texts):
+            inputs, state = torch.randn(n_texts, 20, width), torch.randn(n_texts, 20, width)
+            return Examples.of(inputs, state, state + teacher(inputs))
+
+        return student, examples(n // 20), examples(10), examples(40)
 
 
-def relative_error(mlp, inputs, states, targets):
-    """Return the mean over tokens of |state + MLP(x) - target|^2 / |target|^2, by its definition."""
+def weights(mlp):
+    """Return all weights as one vector."""
+    return torch.cat([p.detach().flatten() for p in mlp.parameters()])
+
+
+def test_the_error_is_relative_to_each_tokens_stream():
+    torch.manual_seed(1)
+    mlp, (inputs, state, target) = Small(8, 16), torch.randn(3, 4, 5, 8)
+    state[0, 0] *= 1000
+    target[0, 0] *= 1000
     with torch.no_grad():
-        errors = [
-            ((s + mlp(x) - y).square().sum(-1) / y.square().sum(-1)).flatten()
-            for x, s, y in zip(inputs, states, targets, strict=True)
-        ]
-    return torch.cat(errors).mean().item()
+        expected = ((state + mlp(inputs) - target).square().sum(-1) / target.square().sum(-1)).mean()
+        found = Examples.of(inputs, state, target).error(mlp, "32")
+        parts = [Examples.of(inputs[i : i + 1], state[i : i + 1], target[i : i + 1]) for i in range(4)]
+        joined = Examples.joined(parts).error(mlp, "32")
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(joined, expected)
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16"])
-def test_the_error_on_texts_that_it_does_not_see_falls(precision):
-    student, inputs, states, targets = task()
-    _, fresh, fresh_states, _ = task(seed=1)
-    torch.manual_seed(0)
-    teacher = Small(8, 32)
+def test_the_error_on_other_text_falls(precision):
+    student, shown, held_out, other = task()
     with torch.no_grad():
-        fresh_targets = [s + teacher(x) for s, x in zip(fresh_states, fresh, strict=True)]
-    start = relative_error(student, fresh, fresh_states, fresh_targets)
-    before, after = distil_mlp(
-        student, inputs, states, targets, replace(QUICK, epochs=20, batch_size=128), precision=precision
-    )
-    assert after < 0.7 * before
-    assert relative_error(student, fresh, fresh_states, fresh_targets) < 0.8 * start
+        start = float(other.error(student, "32"))
+    before, after = distil_mlp(student, shown, held_out, replace(QUICK, epochs=20, batch_size=128), precision=precision)
+    with torch.no_grad():
+        assert after < 0.7 * before and float(other.error(student, "32")) < 0.8 * start
 
 
-def test_what_is_returned_is_the_error_on_every_eighth_text():
-    student, inputs, states, targets = task()
-    original = copy.deepcopy(student)
-    before, after = distil_mlp(student, inputs, states, targets, QUICK)
-    texts = [[row for batch in part for row in batch] for part in (inputs, states, targets)]
-    held = [[row for i, row in enumerate(own) if i % 8 == 7] for own in texts]
-    assert before == pytest.approx(relative_error(original, *held), rel=1e-5)
-    assert after == pytest.approx(relative_error(student, *held), rel=1e-5)
+def test_the_weights_are_those_of_the_least_error_on_held_out_text():
+    student, shown, held_out, _ = task(n=40)  # so few that more passes fit them and nothing else
+    found = {}
+    for epochs in (1, 40):
+        one = copy.deepcopy(student)
+        before, after = distil_mlp(one, shown, held_out, replace(QUICK, epochs=epochs, learning_rate=0.2))
+        with torch.no_grad():
+            assert float(held_out.error(one, "32")) == pytest.approx(after, rel=1e-5)
+        assert after <= before
+        found[epochs] = after
+    last = copy.deepcopy(student)
+    for _ in _passes(last.requires_grad_(True), shown, replace(QUICK, epochs=40, learning_rate=0.2), "32"):
+        pass
+    with torch.no_grad():
+        assert found[40] < float(held_out.error(last, "32"))  # the last pass was not the best
 
 
 def test_nothing_changes_where_no_pass_helps():
-    student, inputs, states, _ = task()
+    student, shown, held_out, _ = task()
     with torch.no_grad():
-        perfect = [s + student(x) for s, x in zip(states, inputs, strict=True)]
-    original = copy.deepcopy(student.state_dict())
-    before, after = distil_mlp(student, inputs, states, perfect, QUICK)
-    assert before == after == pytest.approx(0, abs=1e-12)
-    assert all(torch.equal(value, original[name]) for name, value in student.state_dict().items())
+        perfect = replace(held_out, missing=student(held_out.inputs))
+    original = weights(student)
+    before, after = distil_mlp(student, shown, perfect, QUICK)
+    assert before == after == pytest.approx(0, abs=1e-12) and torch.equal(weights(student), original)
 
 
 def test_weights_that_are_no_numbers_are_not_taken():
-    student, inputs, states, targets = task()
-    original = copy.deepcopy(student.state_dict())
-    distil_mlp(student, inputs, states, targets, replace(QUICK, learning_rate=1e30))
-    assert all(torch.equal(value, original[name]) for name, value in student.state_dict().items())
-
-
-def test_one_text_is_not_enough():
-    student, inputs, states, targets = task(n=2)
-    original = copy.deepcopy(student.state_dict())
-    one = [[part[0], part[2]] for part in (inputs, states, targets)]
-    assert all(math.isnan(error) for error in distil_mlp(student, *one, QUICK))
-    assert all(torch.equal(value, original[name]) for name, value in student.state_dict().items())
-
-
-def test_tokens_of_large_streams_count_as_much_as_others():
-    student, inputs, states, targets = task()
-    examples = Examples.of(inputs, states, targets)
-    assert float(examples.error(student, "32")) == pytest.approx(
-        relative_error(student, inputs, states, targets), rel=1e-5
-    )
-    larger = [[x.clone() for x in part] for part in (states, targets)]
-    for part in larger:
-        part[0][0, 0] *= 1000
-    assert float(Examples.of(inputs, *larger).weight[0]) == pytest.approx(1e-6 * float(examples.weight[0]), rel=1e-5)
+    student, shown, held_out, _ = task()
+    original = weights(student)
+    distil_mlp(student, shown, held_out, replace(QUICK, learning_rate=1e30))
+    assert torch.equal(weights(student), original)
 
 
 def test_the_same_seed_gives_the_same_weights_and_a_dtype_stays():
-    student, inputs, states, targets = task()
+    student, shown, held_out, _ = task()
     found = []
     for seed in (3, 3, 4):
         one = copy.deepcopy(student).to(torch.bfloat16)
-        distil_mlp(one, inputs, states, targets, replace(QUICK, seed=seed, epochs=8))
+        distil_mlp(one, shown, held_out, replace(QUICK, seed=seed, epochs=8))
         assert one.down.weight.dtype == torch.bfloat16
-        found.append(torch.cat([p.flatten() for p in one.parameters()]))
+        found.append(weights(one))
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
 
@@ -165,9 +156,9 @@ def last_stream(gpt, blocks):
 @pytest.mark.parametrize("family", ["llama-gqa6", "qwen2", "pythia", "gemma"])
 def test_a_realised_network_is_nearer_to_the_dense_stream_on_other_text(family):
     supernet = calm_supernet(family)
-    blocks, other = blocks_for(supernet, n=48), blocks_for(supernet, n=16, seed=9)
+    blocks, held_out, other = (blocks_for(supernet, n=n, seed=n) for n in (48, 8, 16))
     plain, distilled = (
-        realise(supernet, cut_arch(supernet), blocks, target="dense", distillation=how).gpt
+        realise(supernet, cut_arch(supernet), blocks, target="dense", distillation=how, held_out=held_out).gpt
         for how in (None, LocalDistillation(epochs=10, batch_size=256))
     )
     wanted = last_stream(supernet, other)
@@ -183,35 +174,41 @@ def test_a_realised_network_is_nearer_to_the_dense_stream_on_other_text(family):
 
 @pytest.mark.parametrize("intercept", [False, True])
 def test_the_stream_behind_a_distilled_block_is_that_of_the_block(intercept, monkeypatch):
-    from pruning import realise as module
-    from pruning.overlay import OverlaySettings
-
     supernet = build_supernet("qwen2")
-    seen = []
+    blocks, held_out = blocks_for(supernet, n=8), blocks_for(supernet, n=2, seed=3)
+    call = partial(
+        realise, supernet, cut_arch(supernet), blocks, target="dense", distillation=QUICK, held_out=held_out,
+        settings=OverlaySettings(intercept=intercept),
+    )  # fmt: skip
+    found = call().gpt
+    after = _Dense.after
 
-    def checked(mlp, inputs, states, targets, settings, *, precision):
-        seen.append(len(inputs))
-        return distil_mlp(mlp, inputs, states, targets, settings, precision=precision)
+    def run_again(self, stream, position, block):
+        after(self, stream, position, block)
+        return stream.after(block, position)
 
-    monkeypatch.setattr(module, "distil_mlp", checked)
-    blocks = blocks_for(supernet, n=8)
-    settings = OverlaySettings(intercept=intercept)
-    pruned = realise(supernet, cut_arch(supernet), blocks, target="dense", distillation=QUICK, settings=settings)
-    assert len(seen) == 3
-    with monkeypatch.context() as patched:
-        after = module._Dense.after
-
-        def run_again(self, stream, position, block):
-            after(self, stream, position, block)
-            return stream.after(block, position)
-
-        patched.setattr(module._Dense, "after", run_again)
-        expected = realise(supernet, cut_arch(supernet), blocks, target="dense", distillation=QUICK, settings=settings)
-    for name, weight in expected.gpt.state_dict().items():
-        torch.testing.assert_close(pruned.gpt.state_dict()[name], weight, rtol=1e-2, atol=1e-3)
+    monkeypatch.setattr(_Dense, "after", run_again)
+    for name, weight in call().gpt.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], weight, rtol=1e-2, atol=1e-3)
 
 
-def test_distillation_needs_the_dense_target():
+def test_held_out_text_does_not_enter_the_least_squares():
     supernet = build_supernet("llama-gqa6")
+    blocks = blocks_for(supernet, n=8)
+    attention = [
+        realise(
+            supernet, cut_arch(supernet), blocks, target="dense", distillation=QUICK,
+            held_out=blocks_for(supernet, n=2, seed=seed),
+        ).gpt.transformer.h[0].attn.proj.weight
+        for seed in (3, 4)
+    ]  # fmt: skip
+    assert torch.equal(*attention)
+
+
+def test_distillation_needs_the_dense_target_and_held_out_text():
+    supernet = build_supernet("llama-gqa6")
+    call = partial(realise, supernet, cut_arch(supernet), blocks_for(supernet), distillation=QUICK)
     with pytest.raises(ValueError, match="target='dense', not 'own'"):
-        realise(supernet, cut_arch(supernet), blocks_for(supernet), distillation=QUICK)
+        call()
+    with pytest.raises(ValueError, match="give held_out"):
+        call(target="dense")
