@@ -66,8 +66,8 @@ def realise(
             stream should be the dense network's, so that later projections, whole ones too, make up for the errors of
             earlier ones.
         distillation: fit all of every MLP towards the dense stream after its projection is solved; None does not.
-        held_out: (m, T') token ids that nothing is fitted to: the pass of every distillation that helps most there is
-            kept. Only looked at for distillation.
+        held_out: (m, T') token ids that nothing is fitted to: they say how far each distillation goes. Only looked at
+            for distillation.
         batch_size: blocks of one forward.
         precision: "32", or "bf16" for autocast to bfloat16.
         progress: show a progress bar.
@@ -87,7 +87,7 @@ def realise(
     if distillation is not None and target != "dense":
         raise ValueError(f"distillation is towards the dense network's stream: use target='dense', not {target!r}")
     if distillation is not None and held_out is None:
-        raise ValueError("distillation ends where it helps most on text that nothing was fitted to: give held_out")
+        raise ValueError("distillation goes as far as it helps on text that nothing is fitted to: give held_out")
     gpt = extract(supernet, arch)
     levels = {(position, part): level for position, _, part, level in levels_of(arch)}
     if settings.intercept and (target == "dense" or any(not is_whole(config, p, v) for (_, p), v in levels.items())):
