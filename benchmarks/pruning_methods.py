@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +15,7 @@ from pruning.baselines import BASELINES, baseline, depth_family
 from pruning.cost_limits import CostFunction, CostLimit, parameter_ratio
 from pruning.depth_search import iterative_drop
 from pruning.device_costs import known_lattice
-from pruning.families import Family, given_family
+from pruning.families import Family, Size, given_family
 from pruning.final import finish
 from pruning.lattice import Lattice
 from pruning.matching import Match, match_latency, match_params
@@ -30,6 +30,7 @@ from supernet.architecture import Architecture
 from supernet.checkpoint import load_subnet, save_subnet
 
 OURS = "ours"
+UNIFORM = "uniform"  # not a peer: all of ours but the choice of widths by layer
 _MOST_PLANS = 128  # of a Pareto curve that are kept as a family
 _TRUNK_TOLERANCE = 0.002  # biases that a method adds are no reason for another width
 _LEAST_DEPTH = 0.55  # share of trunk parameters at which dropping blocks ends
@@ -77,6 +78,7 @@ def families(study: Study, draw: int) -> Mapping[str, Callable[[], Family]]:
     }
     found["iterative-drop"] = partial(iterative_drop_family, study, draw)
     found["parameter-choice"] = partial(parameter_choice_family, study, draw)
+    found[UNIFORM] = partial(uniform_family, study, draw)
     return found
 
 
@@ -124,6 +126,23 @@ def parameter_choice_family(study: Study, draw: int) -> Family:
     plans = trade_off(build_problem(known.quality, known.lattice, study.whole, [_trunk(study)]))
     archs = [plan.arch for plan in plans[:: max(1, len(plans) // _MOST_PLANS)]]
     return given_family("parameter-choice", [*archs, study.whole], study.config, known.database.extract)
+
+
+def uniform_family(study: Study, draw: int) -> Family:
+    """Return obs-ls's uniform widths with all that ours does to weights: what is left of ours is the choice by layer."""
+    shapes = baseline("obs-ls", study.prepared(draw))
+    evidence, texts, settings = study.our_evidence(draw), study.texts(draw), study.settings.ours
+    ordered = put_in_order(evidence)
+    database = OverlayDatabase(ordered.supernet, ordered.moments)
+    precision = settings.resolved(evidence.supernet).precision
+
+    def make(size: Size) -> Pruned:
+        return finish(
+            database, shapes.arch(size), texts, dense=ordered.supernet, distillation=settings.distillation,
+            precision=precision, progress=study.progress,
+        ).pruned  # fmt: skip
+
+    return replace(shapes, name=UNIFORM, make=make)
 
 
 def _trunk(study: Study) -> CostFunction:

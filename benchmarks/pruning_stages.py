@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from pruning_methods import CONTRACT, ONE_SHOT, OURS, Goal, families, match, our_network, ours, remake, slug
+from pruning_methods import CONTRACT, ONE_SHOT, OURS, UNIFORM, Goal, families, match, our_network, ours, remake, slug
 from pruning_study import Study
 
 from pruning.families import Family
@@ -27,7 +27,7 @@ from supernet.tokens import TokenBlocks, tokenise
 DENSE = "dense"
 METHODS = (
     "random", "magnitude", "minitron", "wanda-sp", "flap", "flap-global", "shortgpt", "iterative-drop", "obs-ls",
-    "parameter-choice",
+    "parameter-choice", UNIFORM,
 )  # fmt: skip
 Precision: TypeAlias = Literal["auto", "32", "bf16"]
 _REPEATS_AGAIN = 20  # of a budget's network, measured anew
@@ -185,7 +185,7 @@ def best_baselines(study: Study, goal: Goal, n: int) -> list[str]:
     text = next(iter(study.settings.scored))
     found: dict[str, list[float]] = {}
     for record in study.records(record_name(goal, 0, "")):
-        if record["method"] != OURS and "losses" in record:
+        if record["method"] not in (OURS, UNIFORM) and "losses" in record:
             found.setdefault(record["method"], []).append(float(np.mean(record["losses"][text])))
     return sorted(found, key=lambda name: float(np.mean(found[name])))[:n]
 
