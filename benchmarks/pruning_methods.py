@@ -129,7 +129,7 @@ def parameter_choice_family(study: Study, draw: int) -> Family:
 
 
 def uniform_family(study: Study, draw: int) -> Family:
-    """Return obs-ls's uniform widths with all that ours does to weights: what is left of ours is the choice by layer."""
+    """Return obs-ls's uniform widths with all that ours does to weights: ours differs from it by the choice alone."""
     shapes = baseline("obs-ls", study.prepared(draw))
     evidence, texts, settings = study.our_evidence(draw), study.texts(draw), study.settings.ours
     ordered = put_in_order(evidence)

@@ -131,7 +131,8 @@ def _markdown(found: dict[str, Any]) -> str:
         f"{settings['cache']}.", "",
         "The baselines are re-implementations of the formulas in one harness, not the peers' own code. Uniform width "
         "methods cut neurons first, and one KV group after the other where the budget asks for more. `uniform` is no "
-        "peer: such widths with all that ours does to weights. Values are mean +- standard error; of perplexity over blocks, of ratios over blocks and draws. An asterisk: steps too "
+        "peer: such widths with all that ours does to weights. Values are mean +- standard "
+        "error; of perplexity over blocks, of ratios over blocks and draws. An asterisk: steps too "
         "coarse for the target, log perplexity interpolated between the networks below and above it.", "",
         *_adopted_lines(found["records"]),
         "## Thresholds", "", *_table(("what", "asked", "found", "result"), map(_gate_cells, found["gates"])),
