@@ -249,6 +249,7 @@ def _card(
             result.texts.held_out_name: {"before": round(before.perplexity, 4), "after": round(after.perplexity, 4)}
         },
         "workload": None if latency is None else result.costs.workload.id,
+        "mlps_distilled": result.final.way == "distilled",
         "command": command,
         "versions": versions(),
     }

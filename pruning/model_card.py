@@ -13,7 +13,7 @@ from supernet.artifacts import versions
 
 _PLACED = {
     "name", "base_model", "license", "language", "asked", "predicted", "measured", "perplexity", "scores", "device",
-    "workload", "command", "versions", "data", "what", "notes",
+    "workload", "command", "versions", "data", "what", "notes", "mlps_distilled",
 }  # fmt: skip
 
 
@@ -37,10 +37,11 @@ def model_card(
     name = card.get("name") or (f"{base}, pruned" if base else "A pruned language model")
     parts = [_front_matter(card, library), f"# {name}"]
     origin = f"a pruned version of `{base}`" if base else "a pruned language model"
+    distilled = ", its MLPs then whole, to the original's residual stream" if card.get("mlps_distilled") else ""
     parts.append(
         f"This is {origin}, made with paretolm: attention heads, key/value "
         "groups, MLP neurons and whole parts of blocks were removed, and the output projections of what stayed were "
-        f"fitted again by least squares. It has {n_params:,} parameters."
+        f"fitted again by least squares{distilled}. It has {n_params:,} parameters."
     )
     parts += _numbers(card) + _perplexities(card)
     parts += ["## Shape", _shape(pruned.arch, class_name)]

@@ -298,7 +298,7 @@ def test_tokenizer_template_generation_config_and_card_come_along(is_uniform, tm
         "predicted": {"latency, of dense": 0.745},
         "measured": {"latency, of dense": 0.741, "latency (ms)": 1.234}, "workload": "prefill-b1-t512-float32",
         "perplexity": {"WikiText-2 test": {"before": 3.5, "after": 7.0}}, "command": "paretolm prune model=stories260K",
-        "versions": {"torch": "9.9"},
+        "versions": {"torch": "9.9"}, "mlps_distilled": is_uniform,
     }  # fmt: skip
     (done,) = export(
         tmp_path / "out", Pruned(extract(checkpoint.supernet, arch), arch), tokenizer=checkpoint.tokenizer,
@@ -316,6 +316,7 @@ def test_tokenizer_template_generation_config_and_card_come_along(is_uniform, tm
                  "| WikiText-2 test | 3.500 | 7.000 | 2.000 |", "paretolm prune model=stories260K", "torch 9.9",
                  done.class_name, f"{done.n_params:,} parameters", arch.id):  # fmt: skip
         assert text in readme
+    assert ("its MLPs then whole" in readme) == is_uniform and "mlps_distilled" not in readme
     assert readme.count("trust_remote_code=True") == (0 if is_uniform else 2)  # model and tokenizer
     stored = read_json(done.folder / "card.json")
     assert stored["data"]["perplexity"] == card["perplexity"] and stored["command"] == card["command"]
