@@ -89,6 +89,7 @@ def finish(
 
 
 def _best(made: Mapping[str, Pruned], arch: Architecture, texts: Texts, dense: Supernet) -> Final:
+    """Return the network of the least loss on the search text, by the way it was made, with its held-out scores."""
     losses = {way: evaluate(one.gpt, [None], texts.search)[0].loss for way, one in made.items()}
     way = min(losses, key=losses.__getitem__)
     (before,), (after,) = (evaluate(net, [None], texts.held_out) for net in (dense, made[way].gpt))
