@@ -15,8 +15,8 @@ from pruning.baselines import BASELINES, baseline, depth_family
 from pruning.cost_limits import CostFunction, CostLimit, parameter_ratio
 from pruning.depth_search import iterative_drop
 from pruning.device_costs import known_lattice
-from pruning.families import Family, Size, given_family
-from pruning.final import finish
+from pruning.families import Family, given_family
+from pruning.final import Final, finish
 from pruning.lattice import Lattice
 from pruning.matching import Match, match_latency, match_params
 from pruning.ordered import put_in_order
@@ -131,18 +131,8 @@ def parameter_choice_family(study: Study, draw: int) -> Family:
 def uniform_family(study: Study, draw: int) -> Family:
     """Return obs-ls's uniform widths with all that ours does to weights: ours differs from it by the choice alone."""
     shapes = baseline("obs-ls", study.prepared(draw))
-    evidence, texts, settings = study.our_evidence(draw), study.texts(draw), study.settings.ours
-    ordered = put_in_order(evidence)
-    database = OverlayDatabase(ordered.supernet, ordered.moments)
-    precision = settings.resolved(evidence.supernet).precision
-
-    def make(size: Size) -> Pruned:
-        return finish(
-            database, shapes.arch(size), texts, dense=ordered.supernet, distillation=settings.distillation,
-            precision=precision, progress=study.progress,
-        ).pruned  # fmt: skip
-
-    return replace(shapes, name=UNIFORM, make=make)
+    make = _maker(study, draw)
+    return replace(shapes, name=UNIFORM, make=lambda size: make(shapes.arch(size)).pruned)
 
 
 def _trunk(study: Study) -> CostFunction:
@@ -183,19 +173,24 @@ def our_network(study: Study, goal: Goal, draw: int) -> Pruned:
 
 def remake(study: Study, goal: Goal, draw: int, arch: Architecture) -> Pruned:
     """Make and save our network for a goal with an architecture that an earlier search found: its weights anew."""
-    prepared = study.our_evidence(draw)
-    ordered, folder = put_in_order(prepared), study.run_folder(draw, "prefill")
-    database = OverlayDatabase(ordered.supernet, ordered.moments, folder=folder / "overlays")
-    settings = study.settings.ours.resolved(prepared.supernet)
-    final = finish(
-        database, arch, study.texts(draw), dense=ordered.supernet, folder=folder / "networks",
-        distillation=settings.distillation, precision=settings.precision, progress=study.progress,
-    )  # fmt: skip
+    final = _maker(study, draw)(arch)
     save_subnet(ours_folder(study, goal, draw), final.pruned.gpt, final.pruned.arch)
     study.record(
         f"ours/draw-{draw}/{slug(goal)}", lambda: {"goal": goal.name, "arch": arch.id, "way": final.way, "remade": True}
     )
     return final.pruned
+
+
+def _maker(study: Study, draw: int) -> Callable[[Architecture], Final]:
+    """Return what makes networks of architectures with all that ours does to weights, kept in the draw's folder."""
+    prepared, folder = study.our_evidence(draw), study.run_folder(draw, "prefill")
+    ordered = put_in_order(prepared)
+    database = OverlayDatabase(ordered.supernet, ordered.moments, folder=folder / "overlays")
+    settings = study.settings.ours.resolved(prepared.supernet)
+    return partial(
+        finish, database, texts=study.texts(draw), dense=ordered.supernet, folder=folder / "networks",
+        distillation=settings.distillation, precision=settings.precision, progress=study.progress,
+    )  # fmt: skip
 
 
 def _prune(study: Study, goal: Goal, draw: int) -> dict[str, Any]:
