@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from hw_profiles.messages import Samples, WorkerSetup
+from supernet.huge_pages import with_huge_pages, without_huge_pages
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
@@ -40,7 +41,7 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=child_environment(setup.threads),
+            env=child_environment(setup.threads, huge_pages="memory_mib" not in setup.metrics),
             encoding="utf-8",
             start_new_session=True,  # Ctrl-C is the profiler's to handle
         )
@@ -115,7 +116,11 @@ def worker_command() -> list[str]:
     return [sys.executable, "-m", "hw_profiles.worker"]
 
 
-def child_environment(threads: int) -> dict[str, str]:
-    """Return this process's environment with the number of threads fixed and idle threads asleep, not spinning."""
-    fixed = dict.fromkeys(_THREAD_VARIABLES, str(threads))
-    return os.environ | fixed | {"OMP_WAIT_POLICY": "PASSIVE", "OMP_DYNAMIC": "FALSE"}
+def child_environment(threads: int, *, huge_pages: bool = True) -> dict[str, str]:
+    """Return this process's environment for a measuring one.
+
+    The number of threads is fixed, and idle threads sleep, they do not spin. Memory is kept in huge pages, so that
+    page faults are no part of a latency, but where the memory itself is measured.
+    """
+    fixed = dict.fromkeys(_THREAD_VARIABLES, str(threads)) | {"OMP_WAIT_POLICY": "PASSIVE", "OMP_DYNAMIC": "FALSE"}
+    return (with_huge_pages if huge_pages else without_huge_pages)(os.environ | fixed)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from hw_profiles.child import Child, ChildDiedError, ChildError
+from hw_profiles.child import Child, ChildDiedError, ChildError, child_environment
 from hw_profiles.counters import check_measurable
 from hw_profiles.device import Device, Workload, current_device
 from hw_profiles.exact import exact_value
@@ -26,6 +26,7 @@ from hw_profiles.messages import RANDOM_WEIGHTS, Samples, WorkerSetup
 from hw_profiles.table import ANY_DEVICE, METRICS, Measurement, MeasurementTable
 from supernet.architecture import Architecture
 from supernet.artifacts import versions
+from supernet.huge_pages import in_use
 from supernet.litgpt_config import ModelConfig, model_config
 
 
@@ -321,6 +322,7 @@ def _extra(setup: WorkerSetup, device: Device) -> dict[str, Any]:
     """Return the facts that go into every measured row."""
     return {
         "device": dict(device.card),
+        "huge_pages": in_use(child_environment(setup.threads)),
         "versions": versions(),
         "warmup": setup.warmup,
         "seed": setup.seed,

@@ -29,6 +29,7 @@ from pruning.rivals import Rival
 from pruning.settings import PruneSettings
 from pruning.solve import PruneResult, Tried
 from supernet.architecture import Architecture
+from supernet.huge_pages import in_use
 
 _MIB = 2**20
 _UNITS = {
@@ -193,6 +194,7 @@ def _facts(result: PruneResult, settings: PruneSettings) -> dict[str, str]:
         "attention considered": ", ".join(f"{h} heads/{g} groups" for h, g in costs.lattice.attention),
     }
     if costs.model is not None:
+        facts["memory while measuring"] = "huge pages that are kept" if in_use() else "as the system gives it"
         facts["latency model"] = (
             f"{costs.model.choice}, {len(costs.model.ratios)} networks, mean error of held-out ones "
             f"{100 * costs.model.mape:.1f} %"

@@ -12,10 +12,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from supernet.huge_pages import in_use, start_again_with_huge_pages
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 GROUP = "paretolm.commands"
+_SCRIPT = "paretolm"
+_LIGHT = ("query", "devices", "metrics", "card", "import", "report")  # run no network
 CONFIG_PATH = "pkg://supernet.conf"
 _MISTAKES = (ValueError, KeyError, FileNotFoundError)  # of what was asked for, not of the program
 _inner_line: ContextVar[str | None] = ContextVar("inner_line", default=None)  # of a command inside another one
@@ -68,7 +72,9 @@ def main(argv: list[str] | None = None) -> int:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         print(f"paretolm: no command {name!r}.{hint} Commands: {', '.join(known)}", file=sys.stderr)
         return 2
-    sys.argv = [f"paretolm {name}", *rest]
+    if Path(sys.argv[0]).name == _SCRIPT and name not in _LIGHT:
+        start_again_with_huge_pages()
+    sys.argv = [f"{_SCRIPT} {name}", *rest]
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # jobs that share cores starve each other when threads spin
     try:
         status = int(known[name].load()() or 0)
@@ -176,5 +182,6 @@ def save_run_info(cfg: DictConfig, run_dir: str | Path) -> Path:
 
     folder = Path(run_dir)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-    write_json(folder / "run.json", {"command": command_line(), "versions": versions()})
+    known = {"command": command_line(), "versions": versions(), "huge_pages": in_use()}
+    write_json(folder / "run.json", known)
     return folder

@@ -14,6 +14,7 @@ from hw_profiles.messages import WorkerSetup
 from hw_profiles.worker import TimedSession, model_builder, serve
 from supernet.checkpoint import save_supernet
 from supernet.cost import parameter_count
+from supernet.huge_pages import VARIABLE, in_use, is_possible
 from supernet.litgpt_config import model_config
 from supernet.model import Supernet
 
@@ -78,6 +79,15 @@ def test_weights_come_from_a_supernets_folder_and_its_ties_must_be_told(tmp_path
     assert len(worker.open_session(asked).measure(arch())["latency_ms"].repeats) == 3
     with pytest.raises(ValueError, match="has tied embeddings: set tie_embeddings=true"):
         model_builder(setup(weights=str(tmp_path / "net")))
+
+
+def test_latency_is_measured_in_huge_pages_and_memory_is_not(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "")
+    timed, sized = child_environment(1), child_environment(1, huge_pages=False)
+    assert in_use(timed) == is_possible()
+    monkeypatch.setenv(VARIABLE, timed.get(VARIABLE, ""))
+    assert not in_use(sized)
+    assert not in_use(child_environment(1, huge_pages=False))
 
 
 def test_threads_are_fixed_in_the_child():
