@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hw_profiles.device import Workload
 from pruning.exporting import FORMATS, export_pruned, restate
@@ -19,17 +20,20 @@ from pruning.pruned import Pruned
 from pruning.recovery import Recovered, recover
 from pruning.recovery_settings import RecoverySettings
 from pruning.report import write_report
+from pruning.report_data import PruneReport
 from pruning.rivals import rivals
 from pruning.run_report import build_report
 from pruning.samples import PROMPTS, text_samples
 from pruning.settings import PruneSettings
+from pruning.sittings import Sittings
 from pruning.solve import PruneResult, prune_to_budget
 from pruning.texts import CalibrationSettings, Source, blocks_of, training_blocks
-from pruning.verification import judge, measure_alone
 from pruning.zero_shot import zero_shot
 from supernet.artifacts import versions, write_json
-from supernet.checkpoint import load_subnet
+from supernet.checkpoint import LoadedSupernet, load_subnet
 from supernet.evaluate import Evaluation, evaluate
+
+_FURTHER_ATTEMPTS = 2  # where an export misses its budget
 
 
 @dataclass(frozen=True)
@@ -92,43 +96,94 @@ def run_job(
     Raises:
         As `prune_to_budget`, `recover` and `export_pruned`.
     """
-    folder, clock = Path(folder), Clock()
-    source = find_checkpoint(model)
+    source, clock = find_checkpoint(model), Clock()
     with clock("load"):
         loaded = load_pretrained(source)
-    with clock("prune"):
-        result = prune_to_budget(
-            loaded, budget, calibration, workload=workload, settings=settings, folder=folder / "work", progress=progress
-        )
-    dense, before = result.prepared.supernet, result.final.before
-    recovered, pruned, after = None, result.final.pruned, result.final.after
-    if job.recovery is not None:
-        with clock("recover"):
-            recovered = _recover(result, job, calibration, folder, progress=progress)
-            pruned = recovered.pruned
-            (after,) = evaluate(pruned.gpt, [None], result.texts.held_out)
-    card = partial(_card, model, result, before, after, command)
-    with clock("export"):
-        exports = export_pruned(
-            folder, pruned, tokenizer=loaded.tokenizer, source=source, card=card(result.measured), formats=job.export
-        )
-    with clock("verify"):
-        measured, met = _verify(result, pruned, folder, job, workload, settings, progress=progress)
-        restate(exports, pruned, card(measured))
-    with clock("samples"):
-        samples = text_samples(dense, pruned.gpt, loaded.tokenizer, job.prompts) if loaded.tokenizer else []
-        scores = _scores(result, pruned, job.zero_shot, progress=progress)
-    with clock("compare"):
-        others = rivals(result, progress=progress) if job.compare else []
-    done = Job(
-        _name(model), result, recovered, pruned, before, after, measured, met, tuple(exports), clock.seconds, folder
+    run = _Run(
+        model, loaded, source, budget, workload, calibration, settings, job, Path(folder), command, clock, progress
     )
-    report = build_report(
-        done, samples=samples, scores=scores, others=others, command=command, workload=workload, settings=settings
-    )
-    write_report(folder, report)
-    write_json(folder / "result.json", summary(done, scores))
-    return done
+    made = run.attempt()
+    for _ in range(_FURTHER_ATTEMPTS):
+        done = made.done
+        if done.met or not done.result.met or done.measured is None or job.recovery is not None:
+            break  # it holds; or no network was found that does; or recovery would have to begin anew
+        note = f"the export of {done.result.final.selection.id} took {done.measured.ratio:.4f} of the dense latency"
+        print(f"prune: {note}: missed, so the next network is taken", file=sys.stderr, flush=True)
+        made = run.attempt(notes=(*done.result.notes, note))
+    write_report(run.folder, made.report)
+    write_json(run.folder / "result.json", summary(made.done, made.scores))
+    return made.done
+
+
+class _Made(NamedTuple):
+    """What one attempt made, and what is said of it."""
+
+    done: Job
+    scores: dict[str, Any]
+    report: PruneReport
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """All that a run is asked for; an attempt takes what earlier ones kept in the folder."""
+
+    model: str | Path
+    loaded: LoadedSupernet
+    source: Path
+    budget: Mapping[str, Any]
+    workload: Workload
+    calibration: CalibrationSettings
+    settings: PruneSettings
+    job: JobSettings
+    folder: Path
+    command: str
+    clock: Clock
+    progress: bool
+
+    def attempt(self, *, notes: tuple[str, ...] = ()) -> _Made:
+        """Make, export and measure a network; one that misses the budget is not taken again by the next attempt."""
+        job, clock, progress = self.job, self.clock, self.progress
+        with clock("prune"):
+            result = prune_to_budget(
+                self.loaded, self.budget, self.calibration, workload=self.workload, settings=self.settings,
+                folder=self.folder / "work", progress=progress,
+            )  # fmt: skip
+            result = replace(result, notes=(*notes, *result.notes))
+        dense, before = result.prepared.supernet, result.final.before
+        recovered, pruned, after = None, result.final.pruned, result.final.after
+        if job.recovery is not None:
+            with clock("recover"):
+                recovered = _recover(result, job, self.calibration, self.folder, progress=progress)
+                pruned = recovered.pruned
+                (after,) = evaluate(pruned.gpt, [None], result.texts.held_out)
+        card = partial(_card, self.model, result, before, after, self.command)
+        with clock("export"):
+            exports = export_pruned(
+                self.folder, pruned, tokenizer=self.loaded.tokenizer, source=self.source, card=card(result.measured),
+                formats=job.export,
+            )  # fmt: skip
+            export = load_subnet(self.folder / "litgpt")[0].eval() if "litgpt" in job.export else pruned.gpt
+        with clock("verify"):
+            sittings = Sittings(export, result, self.workload, self.settings, progress=progress)
+            sittings.first()
+        with clock("samples"):
+            tokenizer = self.loaded.tokenizer
+            samples = text_samples(dense, pruned.gpt, tokenizer, job.prompts) if tokenizer else []
+            scores = _scores(result, pruned, job.zero_shot, progress=progress)
+        with clock("compare"):
+            others = rivals(result, progress=progress) if job.compare else []
+        with clock("verify"):
+            sittings.further()
+            restate(exports, pruned, card(sittings.measured))
+        done = Job(
+            _name(self.model), result, recovered, pruned, before, after, sittings.measured, sittings.met,
+            tuple(exports), clock.seconds, self.folder,
+        )  # fmt: skip
+        report = build_report(
+            done, samples=samples, scores=scores, others=others, command=self.command, workload=self.workload,
+            settings=self.settings,
+        )  # fmt: skip
+        return _Made(done, scores, report)
 
 
 def summary(job: Job, scores: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -164,10 +219,10 @@ class Clock:
 
     @contextmanager
     def __call__(self, step: str) -> Iterator[None]:
-        """Time a step."""
+        """Time a step, or one more part of it."""
         start = time.monotonic()
         yield
-        self.seconds[step] = round(time.monotonic() - start, 2)
+        self.seconds[step] = round(self.seconds.get(step, 0.0) + time.monotonic() - start, 2)
 
 
 def _recover(
@@ -185,32 +240,6 @@ def _recover(
         result.final.pruned, result.prepared.supernet, train, held_out, job.recovery,
         folder=folder / "work" / "recovery", progress=progress,
     )  # fmt: skip
-
-
-def _verify(
-    result: PruneResult,
-    pruned: Pruned,
-    folder: Path,
-    job: JobSettings,
-    workload: Workload,
-    settings: PruneSettings,
-    *,
-    progress: bool,
-) -> tuple[LatencyRatio | None, bool]:
-    """Measure the exported network; where it misses the budget, anew with up to four times the pairs, which counts."""
-    if result.budget.latency_ratio is None:
-        return None, result.met
-    gpt = load_subnet(folder / "litgpt")[0] if "litgpt" in job.export else pruned.gpt
-    counted = result.costs.values(result.final.selection)
-    rest = all(limit.met_by(counted[limit.metric]) for limit in result.budget.counted)
-    measure = partial(
-        measure_alone, gpt.eval(), result.ordered.supernet, workload, settings, least=settings.verify.final_repeats,
-        progress=progress,
-    )  # fmt: skip
-    measured = measure(repeats=settings.verify.final_repeats)
-    if not judge(result.budget, measured, workload).met:
-        measured = measure(repeats=4 * settings.verify.final_repeats, limit=result.budget.latency_ratio)
-    return measured, rest and judge(result.budget, measured, workload).met
 
 
 def _scores(result: PruneResult, pruned: Pruned, settings: ZeroShotSettings, *, progress: bool) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import count
 from typing import Any, NamedTuple, TypeAlias
 
@@ -32,7 +32,6 @@ _LEAST_MS = 5.0  # a sample on a CPU lasts at least this long: shorter calls are
 _WARM_BELOW_MS = 100.0  # before shorter calls one goes untimed, to refill the caches that the other network evicted
 _MOST_CALLS = 64
 _LOCKSTEP_FROM_MS = 100.0  # where all calls take as long: what a call finds in the cache matters little then
-_SURE = 0.995  # level of the interval that ends the sampling at a limit: looked at after every pair
 _LONG_MS = 300.0  # one call as long as this is warm-up enough
 
 
@@ -47,6 +46,7 @@ class LatencyRatio:
         ms: median of the network's samples in ms; for decode, ms for one token of every sequence.
         dense_ms: median of the dense model's samples next to them.
         n_repeats: pairs.
+        pairs: ms of the network and of the dense model, of each pair; not kept in files.
     """
 
     ratio: float
@@ -55,10 +55,28 @@ class LatencyRatio:
     ms: float
     dense_ms: float
     n_repeats: int
+    pairs: tuple[tuple[float, float], ...] = field(default=(), repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        return asdict(self)
+        """Return plain JSON types, without the pairs."""
+        values = asdict(self)
+        del values["pairs"]
+        return values
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[float, float]]) -> LatencyRatio:
+        """Return what pairs say, of one sitting or of several.
+
+        Raises:
+            ValueError: no pairs.
+        """
+        kept = tuple(pairs)
+        if not kept:
+            raise ValueError("a latency ratio needs pairs of samples")
+        own, beside = np.array(kept).T
+        low, high = median_interval(own / beside)
+        ratio, ms, dense_ms = (float(np.median(values)) for values in (own / beside, own, beside))
+        return cls(ratio, low, high, ms, dense_ms, len(kept), kept)
 
 
 def measure_ratios(
@@ -72,7 +90,6 @@ def measure_ratios(
     device: str = "cpu",
     progress: bool = False,
     precision: float = 0.0,
-    limit: float = 0.0,
     least: int = 5,
     seconds: float = 0.0,
     at_once: int = 4,
@@ -91,8 +108,7 @@ def measure_ratios(
         device: "cpu", "cuda", "cuda:1".
         progress: show a progress bar.
         precision: stop earlier (after `least` pairs) when the median is known to this relative half width; 0: never.
-        limit: stop earlier (after `least` pairs) when it is sure on which side of this ratio the median is; 0: never.
-        least: pairs before a precision or a limit ends the sampling.
+        least: pairs before a precision ends the sampling.
         seconds: what is not known precisely after `repeats` is sampled until so long has passed for each network: short
             calls, whose pairs scatter the most, get many more.
         at_once: networks in memory, besides the dense model; they are measured in turn with each other too.
@@ -114,7 +130,7 @@ def measure_ratios(
         for start in range(0, len(networks), at_once):
             timed = [_Timed.of(network, workload, meter, warmup) for network in networks[start : start + at_once]]
             assert reference is not None
-            until = _Until(repeats, precision, limit, least, seconds * len(timed))
+            until = _Until(repeats, precision, least, seconds * len(timed))
             for found in _in_turn(timed, reference, until):
                 results.append(found)
                 if on_result is not None:
@@ -206,7 +222,6 @@ class _Until(NamedTuple):
 
     repeats: int
     precision: float
-    limit: float
     least: int
     seconds: float
 
@@ -226,7 +241,7 @@ def _in_turn(timed: Sequence[_Timed], dense: _Timed, until: _Until) -> list[Late
         for i, (ms, dense_ms) in zip(open_ones, pairs, strict=True):
             own[i].append(ms)
             beside[i].append(dense_ms)
-    return [_result(np.array(a), np.array(b)) for a, b in zip(own, beside, strict=True)]
+    return [LatencyRatio.of(zip(a, b, strict=True)) for a, b in zip(own, beside, strict=True)]
 
 
 def _calls_in_turn(timed: Sequence[_Timed], dense: _Timed, *, backwards: bool) -> list[tuple[float, float]]:
@@ -248,21 +263,9 @@ def _blocks_in_turn(timed: Sequence[_Timed], dense: _Timed, *, backwards: bool) 
 
 
 def _is_known(own: Sequence[float], beside: Sequence[float], until: _Until) -> bool:
-    """Return whether the median ratio is known precisely enough, or on which side of the limit it is."""
+    """Return whether the median ratio is known precisely enough."""
     if len(own) < max(until.least, 2):
         return False
     ratios = np.divide(own, beside)
-    if until.limit > 0:
-        low, high = median_interval(ratios, level=_SURE)
-        if high <= until.limit or low > until.limit:
-            return True
     low, middle, high = np.percentile(ratios, (25, 50, 75))  # half width: 1.57 IQR / sqrt(n) (McGill et al. 1978)
     return bool(until.precision > 0 and 1.57 * (high - low) / math.sqrt(len(own)) <= until.precision * middle)
-
-
-def _result(own: np.ndarray, beside: np.ndarray) -> LatencyRatio:
-    ratios = own / beside
-    low, high = median_interval(ratios)
-    return LatencyRatio(
-        float(np.median(ratios)), low, high, float(np.median(own)), float(np.median(beside)), len(ratios)
-    )

@@ -18,6 +18,7 @@ from supernet.architecture import Architecture
 from supernet.extract import extract
 from supernet.model import Supernet
 
+_EXPORTED = "exported"  # after the id, of an export that missed its budget
 _FINISHED = "finished"  # after the id, of what is measured in the end: a run that goes on decides as it did before
 
 
@@ -80,6 +81,8 @@ class Verifier:
     ) -> list[LatencyRatio]:
         """Return the latency of each architecture over the dense network's; known ones are not measured again.
 
+        Of one whose export missed the budget (`note_missed`) it is the larger of both.
+
         Args:
             archs: the sub-networks.
             share: of the settings' repeats and seconds, where less will do.
@@ -95,7 +98,15 @@ class Verifier:
                 progress=progress,
                 on_result=lambda i, one: self._log.add(missing[i].id, one.to_dict()),
             )  # fmt: skip
-        return [LatencyRatio(**self._log.known[arch.id]) for arch in archs]
+        return [max(self._known(arch), key=lambda one: one.ratio) for arch in archs]
+
+    def note_missed(self, arch: Architecture, measured: LatencyRatio) -> None:
+        """Keep what an export was measured to take: where it is more, it counts for the architecture from now on."""
+        self._log.add(f"{arch.id} {_EXPORTED}", measured.to_dict())
+
+    def _known(self, arch: Architecture) -> list[LatencyRatio]:
+        names = (arch.id, f"{arch.id} {_EXPORTED}")
+        return [LatencyRatio(**self._log.known[name]) for name in names if name in self._log.known]
 
     def measure_network(
         self, gpt: litgpt.GPT, arch: Architecture, *, repeats: int, progress: bool = False
@@ -115,8 +126,6 @@ def measure_alone(
     settings: PruneSettings,
     *,
     repeats: int,
-    least: int | None = None,
-    limit: float = 0.0,
     progress: bool = False,
 ) -> LatencyRatio:
     """Measure one finished network in turn with the dense one.
@@ -126,13 +135,11 @@ def measure_alone(
         dense: the dense network.
         workload: the input.
         settings: device, threads, precision and seconds.
-        repeats: pairs of samples.
-        least: so few will do where they tell enough (see `measure_ratios`); None is `repeats`.
-        limit: a ratio whose side is to be told; 0: none.
+        repeats: pairs of samples, at least.
         progress: show a progress bar.
     """
     (found,) = measure_ratios(
         [gpt], dense, workload, repeats=repeats, threads=settings.threads, device=settings.device, progress=progress,
-        precision=settings.verify.precision, least=least or repeats, limit=limit, seconds=settings.verify.seconds,
+        precision=settings.verify.precision, least=repeats, seconds=settings.verify.seconds,
     )  # fmt: skip
     return found

@@ -76,7 +76,8 @@ def test_a_latency_budget_from_the_command_line(mode, tmp_path):
     assert sum(p.numel() for p in stock.parameters()) == result["values"]["params"]
     again = prune(f"model={STORIES}", "budget.latency=-20%", f"mode={mode}", *QUICK, folder=tmp_path / "run")
     assert again.returncode == 0, again.stderr
-    assert json.loads((tmp_path / "run/result.json").read_text())["architecture"] == result["architecture"]
+    if result["met"]:  # what missed the budget is not taken again
+        assert json.loads((tmp_path / "run/result.json").read_text())["architecture"] == result["architecture"]
 
 
 @pytest.mark.slow
