@@ -31,7 +31,7 @@ class Rival:
 
 
 def rivals(result: PruneResult, *, progress: bool = False) -> list[Rival]:
-    """Return the best network of each kind that kept the limits of the last round and is not the result itself."""
+    """Return the best network of each kind, of the last round that searched for one, that is not the result itself."""
     best = {name: _best(result, kind) for kind, name in KINDS.items()}
     archs = {name: own.arch for name, own in best.items() if own is not None and own.arch != result.final.selection}
     measured: list[LatencyRatio | None] = [None] * len(archs)
@@ -45,6 +45,6 @@ def rivals(result: PruneResult, *, progress: bool = False) -> list[Rival]:
 
 
 def _best(result: PruneResult, kind: str) -> Tried | None:
-    last = max(tried.round for tried in result.tried)
-    own = [tried for tried in result.tried if tried.kind == kind and tried.round == last]
-    return min(own, key=lambda tried: tried.loss, default=None)
+    own = [tried for tried in result.tried if tried.kind == kind]
+    last = max((tried.round for tried in own), default=0)
+    return min((tried for tried in own if tried.round == last), key=lambda tried: tried.loss, default=None)

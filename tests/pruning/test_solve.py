@@ -13,6 +13,7 @@ from pruning import verification
 from pruning.budget import parse_budget, resolve
 from pruning.latency_check import LatencyRatio
 from pruning.random_networks import like_layers
+from pruning.rivals import rivals
 from pruning.settings import PruneSettings, SearchSettings, VerifySettings
 from pruning.solve import prune_to_budget
 from pruning.texts import CalibrationSettings
@@ -206,6 +207,10 @@ def test_a_candidate_that_misses_by_little_is_replaced_without_another_search(tm
     assert first.round == 1 and first.measured.ratio > 0.7
     assert result.met and 0.95 * 0.7 <= result.measured.ratio <= 0.7
     assert (tmp_path / "searches.jsonl").read_text().count('"best"') == 1
+    last = max(tried.round for tried in result.tried)
+    assert last > 1 and not any(t.kind in ("uniform", "depth") for t in result.tried if t.round == last)
+    monkeypatch.setattr(verification, "measure_ratios", _slower(lambda call: 1.0))
+    assert len(rivals(result)) == 2  # of the round that searched for them
 
 
 def test_a_candidate_that_misses_the_budget_when_measured_again_is_not_solved(tmp_path, monkeypatch):
