@@ -1,9 +1,10 @@
 """Memory of a process in huge pages that are kept: what glibc's malloc is told before a process starts.
 
-By default malloc asks the system for every large array anew and gives it back at once, in pages of 4 KiB. A forward of
-SmolLM2-135M over 512 tokens then meets 25,000 page faults, and under a hypervisor each access that misses the
-translation buffer walks two page tables. With huge pages (2 MiB) that are kept a forward takes 0.6 to 0.8 times as long
-on such a machine, and the times of one network scatter by 4 % instead of 15 to 40 % (benchmarks/memory_pages.py).
+By default malloc asks the system for every large array anew and gives it back at once, in pages of 4 KiB: a forward of
+SmolLM2-135M's shape over 512 tokens meets 25,000 to 80,000 page faults, and under a hypervisor each access that misses
+the translation buffer walks two page tables. With huge pages (2 MiB) that are kept it meets none. On a quiet virtual
+machine that took a tenth off (benchmarks/run_memory_pages.py); on a noisy one a third and more, and the times of
+one network scattered by 6 % instead of 25 to 35 % (docs/log.md, 2026-11-30).
 
 Source: glibc manual, "Memory Allocation Tunables"; Linux, Documentation/admin-guide/mm/transhuge.rst.
 """
