@@ -4,7 +4,7 @@ By default malloc asks the system for every large array anew and gives it back a
 SmolLM2-135M's shape over 512 tokens meets 25,000 to 80,000 page faults, and under a hypervisor each access that misses
 the translation buffer walks two page tables. With huge pages (2 MiB) that are kept it meets none. On a quiet virtual
 machine that took a tenth off (benchmarks/run_memory_pages.py); on a noisy one a third and more, and the times of
-one network scattered by 6 % instead of 25 to 35 % (docs/log.md, 2026-11-30).
+one network scattered by 6 to 9 % instead of 12 to 35 % (docs/log.md, 2026-11-30).
 
 Source: glibc manual, "Memory Allocation Tunables"; Linux, Documentation/admin-guide/mm/transhuge.rst.
 """
