@@ -17,8 +17,8 @@ class Sittings:
     """The latency of an exported network.
 
     Pairs that follow one another hold what a shared machine does in that half minute (0.726 and 0.801 of the dense
-    latency were seen for one network half a minute apart), so that more of them do not tell more: later ones do. The
-    command calls `first` before it writes samples of text and compares rivals (a minute, SmolLM2-135M), `further` after.
+    latency were seen for one network half a minute apart), so that more of them do not tell more: later ones do.
+    `first` comes before samples of text and the comparison with rivals (a minute, SmolLM2-135M), `further` after them.
 
     Args:
         gpt: the network.
