@@ -24,7 +24,7 @@ from pruning.overlay import OverlayDatabase
 from pruning.programme import build_problem, trade_off
 from pruning.pruned import Pruned
 from pruning.quality_table import QualityTable, measure_quality
-from pruning.solve import prune_to_budget
+from pruning.solve import PruneResult, prune_to_budget
 from pruning.true_loss import CalibrationLoss
 from supernet.architecture import Architecture
 from supernet.checkpoint import load_subnet, save_subnet
@@ -193,16 +193,27 @@ def _maker(study: Study, draw: int) -> Callable[[Architecture], Final]:
     )  # fmt: skip
 
 
-def _prune(study: Study, goal: Goal, draw: int) -> dict[str, Any]:
+def prune(study: Study, goal: Goal, draw: int) -> PruneResult:
+    """Prune to a goal; what a draw's folder keeps is not computed again."""
     study.our_evidence(draw)  # `prune_to_budget` finds it in the folder
-    found = prune_to_budget(
+    return prune_to_budget(
         study.loaded, goal.budget, study.settings.texts(draw), workload=study.settings.workloads[goal.workload],
         settings=study.settings.ours, folder=study.run_folder(draw, goal.workload), progress=study.progress,
     )  # fmt: skip
-    pruned, before, after = found.final.pruned, found.final.before, found.final.after
-    save_subnet(ours_folder(study, goal, draw), pruned.gpt, pruned.arch)
+
+
+def _prune(study: Study, goal: Goal, draw: int) -> dict[str, Any]:
+    found = prune(study, goal, draw)
+    save_subnet(ours_folder(study, goal, draw), found.final.pruned.gpt, found.final.pruned.arch)
+    return said(goal, found)
+
+
+def said(goal: Goal, found: PruneResult) -> dict[str, Any]:
+    """Return what a result says of itself, in plain JSON types."""
+    before, after = found.final.before, found.final.after
     return {
-        "goal": goal.name, "arch": pruned.arch.id, "asked": str(found.budget), "met": found.met, "used": found.used,
+        "goal": goal.name, "arch": found.final.pruned.arch.id, "asked": str(found.budget), "met": found.met,
+        "used": found.used,
         "predicted": found.predicted, "measured": None if found.measured is None else found.measured.to_dict(),
         "way": found.final.way, "notes": list(found.notes), "n_tried": len(found.tried),
         "mape": None if found.costs.model is None else found.costs.model.mape,

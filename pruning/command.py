@@ -33,7 +33,7 @@ from supernet.artifacts import versions, write_json
 from supernet.checkpoint import LoadedSupernet, load_subnet
 from supernet.evaluate import Evaluation, evaluate
 
-_FURTHER_ATTEMPTS = 2  # where an export misses its budget
+FURTHER_ATTEMPTS = 2  # where an export misses its budget
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def run_job(
         model, loaded, source, budget, workload, calibration, settings, job, Path(folder), command, clock, progress
     )
     made = run.attempt()
-    for _ in range(_FURTHER_ATTEMPTS):
+    for _ in range(FURTHER_ATTEMPTS):
         done = made.done
         if done.met or not done.result.met or done.measured is None or job.recovery is not None:
             break  # it holds; or no network was found that does; or recovery would have to begin anew

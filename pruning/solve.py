@@ -356,13 +356,11 @@ class _Run:
 
     def _best(self) -> list[Tried]:
         """Return what was measured to keep the budget, the best first."""
-        kept = [tried for tried in self._all_measured() if self._keeps(tried)]
+        kept = [t for t in self._all_measured() if t.measured is not None and self._keeps(t.measured)]
         return sorted(kept, key=lambda tried: tried.loss)
 
-    def _keeps(self, tried: Tried) -> bool:
+    def _keeps(self, m: LatencyRatio) -> bool:
         """Whether a measurement keeps the budget with half of its uncertainty, or one percent, to spare."""
-        assert tried.measured is not None
-        m = tried.measured
         safe = min((m.ratio + m.high) / 2, m.ratio * (1 + _MARGIN))
         return judge(self.budget, replace(m, ratio=safe, ms=m.ms * safe / m.ratio), self.workload).met
 
@@ -386,14 +384,18 @@ class _Run:
         return final, measured
 
     def _confirmed(self, chosen: Sequence[Tried]) -> tuple[Tried, LatencyRatio]:
-        """Return the first candidate that keeps the budget again, else the nearest; weights do not matter for that."""
+        """Return the first candidate that keeps the budget again with a little to spare; weights do not matter here.
+
+        Where none does it is the first that keeps it, and where none does that the nearest.
+        """
         found: list[tuple[float, Tried, LatencyRatio]] = []
         for tried in chosen[: max(2, self.settings.verify.top)]:
             gpt, repeats = self.database.extract(tried.arch).gpt, self.settings.verify.final_repeats
             measured = self.verifier.measure_network(gpt, tried.arch, repeats=repeats, progress=self.progress)
-            verdict = judge(self.budget, measured, self.workload)
-            if verdict.met:
+            if self._keeps(measured):
                 return tried, measured
-            self.notes.append(f"{tried.arch.id} measured {measured.ratio:.4f} of the dense latency in the end")
-            found.append((verdict.used, tried, measured))
+            verdict = judge(self.budget, measured, self.workload)
+            how = ", too near to the limit" if verdict.met else ""
+            self.notes.append(f"{tried.arch.id} measured {measured.ratio:.4f} of the dense latency in the end{how}")
+            found.append((max(verdict.used, 1.0), tried, measured))
         return min(found, key=lambda one: one[0])[1:]
