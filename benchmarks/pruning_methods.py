@@ -213,8 +213,8 @@ def said(goal: Goal, found: PruneResult) -> dict[str, Any]:
     before, after = found.final.before, found.final.after
     return {
         "goal": goal.name, "arch": found.final.pruned.arch.id, "asked": str(found.budget), "met": found.met,
-        "used": found.used,
-        "predicted": found.predicted, "measured": None if found.measured is None else found.measured.to_dict(),
+        "used": found.used, "predicted": found.predicted,
+        "measured": None if found.measured is None else found.measured.to_dict(),
         "way": found.final.way, "notes": list(found.notes), "n_tried": len(found.tried),
         "mape": None if found.costs.model is None else found.costs.model.mape,
         "perplexity": [None if one is None else one.perplexity for one in (before, after)],

@@ -173,15 +173,14 @@ def _contract_record(study: Study, goal: Goal) -> dict[str, Any]:
             break
     measured = sittings.measured
     assert measured is not None
-    own = said(goal, found) | {"met": sittings.met, "used": measured.ratio / goal.target}
-    own |= {"measured": measured.to_dict()}
+    sat = {"met": sittings.met, "used": measured.ratio / goal.target, "measured": measured.to_dict()}
     (again,) = measure_ratios(
         [gpt], study.loaded.supernet, workload,
         repeats=_REPEATS_AGAIN if settings.effort == "full" else settings.repeats, threads=settings.threads,
         precision=settings.ours.verify.precision, least=_REPEATS_AGAIN, seconds=settings.ours.verify.seconds,
         progress=study.progress,
     )  # fmt: skip
-    return {"goal": goal.name, "target": goal.target, "said": own, "again": again.to_dict()}
+    return {"goal": goal.name, "target": goal.target, "said": said(goal, found) | sat, "again": again.to_dict()}
 
 
 # --- recovery -------------------------------------------------------------------------------------------------------

@@ -351,8 +351,7 @@ class _Run:
         return [tried for tried in self.tried if tried.arch in known]
 
     def _all_measured(self) -> list[Tried]:
-        unique = {tried.arch: tried for tried in self.tried if tried.measured is not None}
-        return list(unique.values())
+        return list({tried.arch: tried for tried in self.tried if tried.measured is not None}.values())
 
     def _best(self) -> list[Tried]:
         """Return what was measured to keep the budget, the best first."""
